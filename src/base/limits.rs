@@ -1,0 +1,109 @@
+//! Every bound in the house, with its reason, related to its neighbours by assertions that run at compile time.
+//!
+//! What an operator may change is only the *default* here; the rest are ceilings.
+
+use std::time::Duration;
+
+/// Bytes of a buffer from the core's pool: one `recv`. Holds nearly every chat request whole, and a full TLS record.
+pub const READ_BYTES: usize = 16 << 10;
+/// Buffers a core keeps for reuse; beyond that they go back to the allocator.
+pub const POOLED_BUFFERS_MAX: usize = 512;
+
+/// Most bytes of a request or response head (431, or an upstream failure). nginx: 4 × 8 KiB, Envoy: 60 KiB.
+pub const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Most header fields of a head. Envoy and HAProxy: about 100.
+pub const HEAD_FIELDS_MAX: usize = 100;
+const _: () = assert!(READ_BYTES <= HEAD_BYTES_MAX);
+
+/// Default for the most bytes of a request body (413): room for images in base64.
+pub const BODY_BYTES_MAX: usize = 32 << 20;
+/// What an operator may raise it to; spans are 32 bits wide.
+pub const BODY_BYTES_CEILING: usize = 1 << 30;
+const _: () = assert!(BODY_BYTES_MAX <= BODY_BYTES_CEILING && BODY_BYTES_CEILING < u32::MAX as usize);
+/// Default for the request bytes a core buffers at once, over all its exchanges.
+pub const BUFFERED_BYTES_MAX: usize = 512 << 20;
+const _: () = assert!(BODY_BYTES_MAX * 2 <= BUFFERED_BYTES_MAX);
+/// How long an exchange waits for room in that budget before it is refused (503).
+pub const BUFFER_WAIT: Duration = Duration::from_secs(5);
+/// Capacity given to a body before its bytes arrive: a Content-Length alone buys no more than this.
+pub const BODY_RESERVE_BYTES: usize = 256 << 10;
+
+/// Most hexadecimal digits of a chunk size: 64 bits.
+pub const CHUNK_SIZE_DIGITS_MAX: usize = 16;
+/// Most bytes of extensions on one chunk line; they are read and dropped.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+/// Most bytes of trailers; they are read and dropped.
+pub const TRAILER_BYTES_MAX: usize = 4 << 10;
+
+/// Most bytes an SSE event may span before we stop looking inside it (it is still forwarded).
+pub const SSE_EVENT_BYTES_MAX: usize = 64 << 10;
+const _: () = assert!(READ_BYTES <= SSE_EVENT_BYTES_MAX);
+/// Most bytes of a JSON answer that are held until it is complete, so that a cut is an error and not a torn body.
+pub const HELD_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the end of a longer answer in which usage is looked for.
+pub const USAGE_TAIL_BYTES: usize = 4 << 10;
+
+/// Deepest nesting of a JSON body. serde_json: 128.
+pub const JSON_DEPTH_MAX: usize = 128;
+/// Longest model name, `{provider}/{model}`.
+pub const MODEL_BYTES_MAX: usize = 256;
+/// Longest multipart boundary (RFC 2046 §5.1.1).
+pub const BOUNDARY_BYTES_MAX: usize = 70;
+/// Most bytes of one multipart part's header.
+pub const PART_HEAD_BYTES_MAX: usize = 4 << 10;
+
+/// A whole request head must arrive within this (slowloris).
+pub const HEAD_TIME: Duration = Duration::from_secs(10);
+/// A TLS handshake must end within this.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// An idle keep-alive connection is closed after this. nginx: 75 s.
+pub const IDLE_TIME: Duration = Duration::from_secs(75);
+/// A body may start slowly, then must keep the floor on average.
+pub const BODY_GRACE: Duration = Duration::from_secs(5);
+/// Slowest body, bytes per second averaged since its head.
+pub const BODY_RATE_FLOOR: u64 = 1 << 10;
+/// A client must take the first byte of a write within this, and then keep the floor.
+pub const WRITE_GRACE: Duration = Duration::from_secs(30);
+/// Slowest reader, bytes per second averaged over one write.
+pub const WRITE_RATE_FLOOR: u64 = 1 << 10;
+
+/// TCP connect to one upstream address.
+pub const CONNECT_TIME: Duration = Duration::from_secs(2);
+/// From the request sent to the first byte of the answer's head.
+pub const FIRST_BYTE_TIME: Duration = Duration::from_secs(300);
+/// Between two reads of an answer's body.
+pub const BETWEEN_BYTES_TIME: Duration = Duration::from_secs(120);
+/// One exchange as a whole.
+pub const EXCHANGE_TIME: Duration = Duration::from_secs(3600);
+/// Interim (1xx) answers an upstream may send before the final one.
+pub const INTERIM_ANSWERS_MAX: usize = 8;
+
+/// After a refusal or a lost stream: how long, and how much, is read and discarded so that the client sees our answer
+/// and not a reset.
+pub const LINGER_TIME: Duration = Duration::from_secs(2);
+pub const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// Default for the connections one core accepts at once.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Idle upstream connections one core keeps per target, and over all of them.
+pub const POOL_IDLE_PER_TARGET_MAX: usize = 128;
+pub const POOL_IDLE_MAX: usize = 1_024;
+const _: () = assert!(POOL_IDLE_PER_TARGET_MAX <= POOL_IDLE_MAX);
+/// An idle upstream connection is closed after this: below the 60 s and more that providers keep theirs.
+pub const POOL_IDLE_TIME: Duration = Duration::from_secs(30);
+const _: () = assert!(POOL_IDLE_TIME.as_secs() < IDLE_TIME.as_secs());
+
+/// The deadline wheel's resolution, which is also a core's heartbeat and the longest a published change waits for a
+/// core that is asleep.
+pub const TICK: Duration = Duration::from_millis(50);
+/// A sheet goes to the stats thread this often.
+pub const SHEET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// From SIGTERM until streams that still run are ended with an error event.
+pub const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+/// Addresses of one name that are tried.
+pub const ADDRESSES_MAX: usize = 16;
+/// How often names are resolved again, and how long a failure is remembered before the next try.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+pub const RESOLVE_RETRY: Duration = Duration::from_secs(3);
