@@ -182,6 +182,8 @@ impl Drop for Deadline {
 mod tests {
     use super::*;
 
+    const NONE: [RawFd; 0] = [];
+
     fn ms(ms: u64) -> Now {
         Now(ms * 1_000_000)
     }
@@ -198,11 +200,11 @@ mod tests {
         let wheel = Wheel::default();
         let a = wheel.watch(3);
         a.set(ms(120), Waiting::Head);
-        assert_eq!(turn(&wheel, ms(100)), []);
+        assert_eq!(turn(&wheel, ms(100)), NONE);
         assert_eq!(a.expired(), None);
         assert_eq!(turn(&wheel, ms(150)), [3]);
         assert_eq!(a.expired(), Some(Expiry::Late(Waiting::Head)));
-        assert_eq!(turn(&wheel, ms(10_000)), []);
+        assert_eq!(turn(&wheel, ms(10_000)), NONE);
     }
 
     #[test]
@@ -211,7 +213,7 @@ mod tests {
         let a = wheel.watch(3);
         a.set(ms(100), Waiting::Head);
         a.set(ms(300), Waiting::Body);
-        assert_eq!(turn(&wheel, ms(250)), []);
+        assert_eq!(turn(&wheel, ms(250)), NONE);
         a.set(ms(260), Waiting::Reader);
         assert_eq!(turn(&wheel, ms(300)), [3]);
         assert_eq!(a.expired(), Some(Expiry::Late(Waiting::Reader)));
@@ -224,7 +226,7 @@ mod tests {
         a.set(ms(100), Waiting::Head);
         drop(a);
         let b = wheel.watch(4);
-        assert_eq!(turn(&wheel, ms(1_000)), []);
+        assert_eq!(turn(&wheel, ms(1_000)), NONE);
         assert_eq!(b.expired(), None);
         assert_eq!(wheel.len(), 1);
     }
