@@ -107,3 +107,9 @@ pub const ADDRESSES_MAX: usize = 16;
 /// How often names are resolved again, and how long a failure is remembered before the next try.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const RESOLVE_RETRY: Duration = Duration::from_secs(3);
+
+/// Most top-level keys of a JSON body, each of which is kept until the body is known to hold none twice (24 bytes each,
+/// about 4 MiB in all; a body of 32 MiB could hold five million). A chat request has about forty.
+pub const JSON_KEYS_MAX: usize = 128 << 10;
+/// Objects after a `"usage"` that are tried in the tail of one long answer: an upstream could send nothing but openings.
+pub const USAGE_TRIES_MAX: usize = 8;
