@@ -56,12 +56,16 @@ impl BadBody {
             Self::ByteOrderMark => "The request body starts with a byte order mark; send plain UTF-8.".into(),
             Self::InvalidUtf8 { at } => format!("The request body is not valid UTF-8 at byte {at}.").into(),
             Self::InvalidJson { at } => format!("The request body is not valid JSON at byte {at}.").into(),
-            Self::TrailingBytes { at } => format!("The JSON document ends, but bytes follow it at byte {at}.").into(),
+            Self::TrailingBytes { at } => {
+                format!("The JSON document ends, but bytes follow it at byte {at}.").into()
+            }
             Self::TooDeep { at } => {
                 format!("The request body nests deeper than {JSON_DEPTH_MAX} levels at byte {at}.").into()
             }
             Self::NotAnObject => "The request body must be a JSON object.".into(),
-            Self::TooManyKeys => format!("The request body has more than {JSON_KEYS_MAX} top-level keys.").into(),
+            Self::TooManyKeys => {
+                format!("The request body has more than {JSON_KEYS_MAX} top-level keys.").into()
+            }
             Self::DuplicateKey(Some(key)) => format!("The key '{key}' appears more than once.").into(),
             Self::DuplicateKey(None) => "A top-level key appears more than once.".into(),
             Self::KeyCase(name) => {
@@ -73,7 +77,8 @@ impl BadBody {
             Self::ModelMissing => "The request has no 'model'.".into(),
             Self::ModelNotString => "'model' must be a string.".into(),
             Self::ModelOdd => {
-                format!("'model' must be 1 to {MODEL_BYTES_MAX} characters of A-Z a-z 0-9 . _ : / @ + -").into()
+                format!("'model' must be 1 to {MODEL_BYTES_MAX} characters of A-Z a-z 0-9 . _ : / @ + -")
+                    .into()
             }
             Self::NotBoolean(name) => format!("'{name}' must be true or false.").into(),
             Self::StreamOptionsNotObject => "'stream_options' must be an object.".into(),
@@ -86,7 +91,9 @@ impl BadBody {
     pub fn param(&self) -> Option<&str> {
         match self {
             Self::DuplicateKey(key) => key.as_deref(),
-            Self::KeyCase(name) | Self::Redirecting(name) | Self::NotBoolean(name) | Self::NotCount(name) => Some(name),
+            Self::KeyCase(name) | Self::Redirecting(name) | Self::NotBoolean(name) | Self::NotCount(name) => {
+                Some(name)
+            }
             Self::ModelMissing | Self::ModelNotString | Self::ModelOdd => Some("model"),
             Self::StreamOptionsNotObject => Some("stream_options"),
             Self::UserNotString => Some("user"),

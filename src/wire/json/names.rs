@@ -54,7 +54,8 @@ pub(crate) fn routing_key(key: &str) -> Option<&'static str> {
 
 /// The name, as we list it, of the redirecting key that `key` is in any letter case.
 pub(crate) fn redirects(key: &str) -> Option<&'static str> {
-    let prefixed = || key.get(..REDIRECTING_PREFIX.len()).is_some_and(|start| folds_to(start, REDIRECTING_PREFIX));
+    let prefixed =
+        || key.get(..REDIRECTING_PREFIX.len()).is_some_and(|start| folds_to(start, REDIRECTING_PREFIX));
     REDIRECTING_KEYS
         .into_iter()
         .find(|name| folds_to(key, name))
@@ -69,8 +70,8 @@ pub(crate) fn is_model_name(name: &[u8]) -> bool {
 
 /// Whether `key` is `name` under simple case folding. Besides ASCII, two letters fold to one: Go knows them.
 fn folds_to(key: &str, name: &str) -> bool {
-    if key.is_ascii() {
-        return key.eq_ignore_ascii_case(name);
+    if key.len() == name.len() || key.is_ascii() {
+        return key.eq_ignore_ascii_case(name); // the two letters are longer than those they fold to
     }
     let fold = |letter| match letter {
         'ſ' => 's',

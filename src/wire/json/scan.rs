@@ -31,7 +31,7 @@ pub fn document(bytes: &[u8]) -> Result<&str, Flaw> {
     if bytes.starts_with(b"\xEF\xBB\xBF") {
         return Err(Flaw::ByteOrderMark);
     }
-    let text = std::str::from_utf8(bytes).map_err(|e| Flaw::Utf8 { at: e.valid_up_to() })?;
+    let text = simdutf8::compat::from_utf8(bytes).map_err(|e| Flaw::Utf8 { at: e.valid_up_to() })?;
     let end = space(bytes, value(bytes, 0)?);
     if end < bytes.len() {
         return Err(Flaw::Trailing { at: end });
@@ -257,7 +257,7 @@ fn special(word: &[u8; WORD]) -> Option<usize> {
     const HIGHS: u64 = u64::from_ne_bytes([0x80; WORD]);
     let word = u64::from_le_bytes(*word);
     let below = |bytes: u64, bound: u8| bytes.wrapping_sub(ONES * u64::from(bound)) & !bytes & HIGHS;
-    let is = |byte: u8| below(word ^ ONES * u64::from(byte), 1);
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     let found = below(word, 0x20) | is(b'"') | is(b'\\');
     (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
@@ -337,7 +337,9 @@ mod tests {
 
     #[test]
     fn a_number_is_checked_for_syntax_only() {
-        for number in ["0", "-0", "10", "1.0", "0e0", "1e999999999", "-1E+0", "123456789012345678901234567890"] {
+        for number in
+            ["0", "-0", "10", "1.0", "0e0", "1e999999999", "-1E+0", "123456789012345678901234567890"]
+        {
             accepts(number);
         }
         for (number, at) in
@@ -370,7 +372,9 @@ mod tests {
 
     #[test]
     fn escapes_are_the_eight_of_the_rfc() {
-        for bad in [r#""\a""#, r#""\u12""#, r#""\u12G4""#, r#""\x41""#, r#""\'""#, r#""\u+123""#, r#""\"#, r#""\""#] {
+        for bad in
+            [r#""\a""#, r#""\u12""#, r#""\u12G4""#, r#""\x41""#, r#""\'""#, r#""\u+123""#, r#""\"#, r#""\""#]
+        {
             assert!(matches!(document(bad.as_bytes()), Err(Flaw::Syntax { .. })), "{bad}");
         }
     }

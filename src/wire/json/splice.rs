@@ -31,7 +31,13 @@ pub struct Spliced {
 ///
 /// `inject_usage` does nothing to a body that does not ask for a stream: there, `stream_options` is an error upstream.
 /// What is added is appended to `added`, which the pieces then point into.
-pub fn splice(peek: &Peek<'_>, body_bytes: usize, model: &str, inject_usage: bool, added: &mut Vec<u8>) -> Spliced {
+pub fn splice(
+    peek: &Peek<'_>,
+    body_bytes: usize,
+    model: &str,
+    inject_usage: bool,
+    added: &mut Vec<u8>,
+) -> Spliced {
     let mut edits: SmallVec<[Edit; 2]> = SmallVec::new();
     edits.push(Edit { replaced: peek.model_value, with: append(added, |added| quote(model, added)) });
     if inject_usage && peek.stream {
@@ -73,7 +79,10 @@ pub(crate) fn apply(body_bytes: usize, edits: &[Edit]) -> Spliced {
     let mut sent = 0; // body bytes before this are in a piece, or replaced
     for edit in edits {
         let replaced = edit.replaced.range();
-        debug_assert!(sent <= replaced.start && replaced.end <= body_bytes, "edits are in order and inside the body");
+        debug_assert!(
+            sent <= replaced.start && replaced.end <= body_bytes,
+            "edits are in order and inside the body"
+        );
         if sent < replaced.start {
             pieces.push(Piece::Body(Span::new(sent, replaced.start)));
         }
@@ -102,7 +111,9 @@ fn usage_edit(peek: &Peek<'_>, added: &mut Vec<u8>) -> Option<Edit> {
         }
         StreamOptions::Null(value) => (value, &br#"{"include_usage":true}"#[..]),
         StreamOptions::Object { include_usage: Some(IncludeUsage { asked: true, .. }), .. } => return None,
-        StreamOptions::Object { include_usage: Some(IncludeUsage { value, .. }), .. } => (value, &b"true"[..]),
+        StreamOptions::Object { include_usage: Some(IncludeUsage { value, .. }), .. } => {
+            (value, &b"true"[..])
+        }
         StreamOptions::Object { value, empty, include_usage: None } => {
             let inside = value.range().start + 1;
             let member: &[u8] = if empty { br#""include_usage":true"# } else { br#""include_usage":true,"# };
@@ -156,7 +167,11 @@ mod tests {
     #[test]
     fn the_model_is_replaced_and_nothing_else() {
         check(r#"{"model":"old"}"#, false, r#"{"model":"new"}"#);
-        check(" { \"a\" : 1.0e5 , \"model\"\t: \"o\\u006cd\" } ", false, " { \"a\" : 1.0e5 , \"model\"\t: \"new\" } ");
+        check(
+            " { \"a\" : 1.0e5 , \"model\"\t: \"o\\u006cd\" } ",
+            false,
+            " { \"a\" : 1.0e5 , \"model\"\t: \"new\" } ",
+        );
         check(r#"{"mod\u0065l":"old"}"#, false, r#"{"mod\u0065l":"new"}"#);
         check(r#"{"x":{"model":"old"},"model":"old"}"#, false, r#"{"x":{"model":"old"},"model":"new"}"#);
     }
@@ -185,7 +200,9 @@ mod tests {
         );
         for no in ["false", "null"] {
             check(
-                &format!(r#"{{"stream":true,"stream_options":{{"a":1,"include_usage": {no} }},"model":"old"}}"#),
+                &format!(
+                    r#"{{"stream":true,"stream_options":{{"a":1,"include_usage": {no} }},"model":"old"}}"#
+                ),
                 true,
                 r#"{"stream":true,"stream_options":{"a":1,"include_usage": true },"model":"new"}"#,
             );

@@ -57,29 +57,31 @@ fn nested(object: &str) -> Option<Usage> {
 /// A usage object; `None` if it is none, or reports nothing we know.
 fn read(object: &str) -> Option<Usage> {
     let mut usage = Usage::default();
-    let [prompt, input, completion, output, total, cached, cache_hit, prompt_details, input_details] = members(
-        object,
-        [
-            "prompt_tokens",
-            "input_tokens",
-            "completion_tokens",
-            "output_tokens",
-            "total_tokens",
-            "cached_tokens",
-            "prompt_cache_hit_tokens",
-            "prompt_tokens_details",
-            "input_tokens_details",
-        ],
-    );
-    let [completion_details, output_details] = members(object, ["completion_tokens_details", "output_tokens_details"]);
-    usage.prompt = count(prompt).or(count(input));
-    usage.completion = count(completion).or(count(output));
+    let [prompt, input, completion, output, total, cached, cache_hit, prompt_details, input_details] =
+        members(
+            object,
+            [
+                "prompt_tokens",
+                "input_tokens",
+                "completion_tokens",
+                "output_tokens",
+                "total_tokens",
+                "cached_tokens",
+                "prompt_cache_hit_tokens",
+                "prompt_tokens_details",
+                "input_tokens_details",
+            ],
+        );
+    let [completion_details, output_details] =
+        members(object, ["completion_tokens_details", "output_tokens_details"]);
+    usage.prompt = count(prompt).or_else(|| count(input));
+    usage.completion = count(completion).or_else(|| count(output));
     usage.total = count(total);
     if let Some(details) = prompt_details.or(input_details) {
         let [cached, audio] = members(details, ["cached_tokens", "audio_tokens"]);
         (usage.cached, usage.audio_prompt) = (count(cached), count(audio));
     }
-    usage.cached = usage.cached.or(count(cache_hit)).or(count(cached));
+    usage.cached = usage.cached.or_else(|| count(cache_hit)).or_else(|| count(cached));
     if let Some(details) = completion_details.or(output_details) {
         let [reasoning, audio] = members(details, ["reasoning_tokens", "audio_tokens"]);
         (usage.reasoning, usage.audio_completion) = (count(reasoning), count(audio));
@@ -173,15 +175,24 @@ mod tests {
             Some(Usage { cached: Some(2), ..THREE }),
         );
         check(r#"{"usage":{"prompt_tokens":3,"cached_tokens":2}}"#, Some(Usage { cached: Some(2), ..THREE }));
-        check(r#"{"usage":{"prompt_tokens":3,"prompt_tokens_details":null,"completion_tokens":null}}"#, Some(THREE));
+        check(
+            r#"{"usage":{"prompt_tokens":3,"prompt_tokens_details":null,"completion_tokens":null}}"#,
+            Some(THREE),
+        );
     }
 
     #[test]
     fn the_places_are_tried_in_order() {
         let four = r#"{"prompt_tokens":4}"#;
         check(&format!(r#"{{"response":{{"usage":{four}}},"usage":{{"prompt_tokens":3}}}}"#), Some(THREE));
-        check(&format!(r#"{{"choices":[{{"usage":{four}}}],"x_groq":{{"usage":{{"input_tokens":3}}}}}}"#), Some(THREE));
-        check(&format!(r#"{{"usage":{{}},"choices":[{{"usage":{{"prompt_tokens":3}}}}],"response":{four}}}"#), Some(THREE));
+        check(
+            &format!(r#"{{"choices":[{{"usage":{four}}}],"x_groq":{{"usage":{{"input_tokens":3}}}}}}"#),
+            Some(THREE),
+        );
+        check(
+            &format!(r#"{{"usage":{{}},"choices":[{{"usage":{{"prompt_tokens":3}}}}],"response":{four}}}"#),
+            Some(THREE),
+        );
     }
 
     #[test]
@@ -228,7 +239,7 @@ mod tests {
             assert_eq!(from_tail(&answer.as_bytes()[cut..]), expect, "cut at {cut}");
         }
         for end in usage_at..answer.len() {
-            let whole = end >= answer.find("},\"service").expect("it is there") + 1;
+            let whole = end > answer.find("},\"service").expect("it is there");
             assert_eq!(from_tail(&answer.as_bytes()[..end]), whole.then_some(THREE), "ends at {end}");
         }
     }
