@@ -180,7 +180,10 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let (tell_to_drain, told_to_drain) = mpsc::channel();
     let signals = SignalsThread::start(
         Actions {
-            drain: Box::new(move || drop(tell_to_drain.send(()))),
+            drain: Box::new(move || {
+                // Nobody listens any more once the drain has begun.
+                let _ = tell_to_drain.send(());
+            }),
             reload: reload_action(publisher.clone(), reloads, reload, log.clone()),
         },
         log.clone(),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::receive::Request;
 use crate::wire::{
-    json::{self, Peek, Pieces, Spliced},
+    json::{self, Peek, Spliced},
     multipart::{self, MultipartPeek},
     openai::{
         endpoint::{Body, Endpoint},
@@ -14,7 +14,7 @@ use crate::wire::{
 };
 
 /// A request that has been understood as far as it must be. Spans in it are ranges of the body it was read from.
-pub struct Ask {
+pub(super) struct Ask {
     pub endpoint: Endpoint,
     /// As the client wrote it: `{provider}/{model}`.
     pub model: Box<str>,
@@ -29,7 +29,7 @@ enum Found {
 
 impl Ask {
     /// Reads a complete body.
-    pub fn read(endpoint: Endpoint, request: &Request) -> Result<Self, Refusal> {
+    pub(super) fn read(endpoint: Endpoint, request: &Request) -> Result<Self, Refusal> {
         let coding = request.field("content-encoding").unwrap_or(b"identity");
         if !coding.eq_ignore_ascii_case(b"identity") {
             return Err(Refusal::WrongContentEncoding);
@@ -48,8 +48,7 @@ impl Ask {
                     code: bad.code(),
                 })?;
                 let model = peek.model.as_ref().into();
-                let peek = Peek { model: Cow::Borrowed(""), user: None, ..peek };
-                Ok(Self { endpoint, model, stream: peek.stream, found: Found::Json(into_static(peek)) })
+                Ok(Self { endpoint, model, stream: peek.stream, found: Found::Json(peek.without_text()) })
             }
             Body::Multipart => {
                 let bad = |bad: multipart::BadMultipart| Refusal::BadBody {
@@ -61,8 +60,7 @@ impl Ask {
                     .map_err(|_| Refusal::WrongContentType { expected: "multipart/form-data" })?;
                 let peek = multipart::peek_multipart(body, boundary).map_err(bad)?;
                 let model = peek.model.into();
-                let found = Found::Multipart(MultipartPeek { model: "", ..peek });
-                Ok(Self { endpoint, model, stream: peek.stream, found })
+                Ok(Self { endpoint, model, stream: peek.stream, found: Found::Multipart(peek.without_text()) })
             }
             Body::None => {
                 debug_assert!(false, "an endpoint without a body asks for nothing in it");
@@ -73,7 +71,7 @@ impl Ask {
 
     /// The body as it goes to a provider: `model` in the place of the client's, and, where the provider's stream would not
     /// report usage by itself, asked to. What is added is appended to `added`.
-    pub fn splice(&self, body_bytes: usize, model: &str, provider_wants_asking: bool, added: &mut Vec<u8>) -> Spliced {
+    pub(super) fn splice(&self, body_bytes: usize, model: &str, provider_wants_asking: bool, added: &mut Vec<u8>) -> Spliced {
         let inject = self.injects_usage(provider_wants_asking);
         match &self.found {
             Found::Json(peek) => json::splice(peek, body_bytes, model, inject, added),
@@ -86,7 +84,7 @@ impl Ask {
     }
 
     /// What to watch for in a streamed answer.
-    pub fn watch(&self, provider_wants_asking: bool) -> Watch {
+    pub(super) fn watch(&self, provider_wants_asking: bool) -> Watch {
         let (choices, asked) = match &self.found {
             Found::Json(peek) => (peek.n.unwrap_or(1).max(1), peek.usage_asked()),
             Found::Multipart(_) => (1, false),
@@ -96,16 +94,8 @@ impl Ask {
     }
 }
 
-/// The strings are gone, so nothing borrows from the body any more.
-fn into_static(peek: Peek<'_>) -> Peek<'static> {
-    Peek { model: Cow::Borrowed(""), user: None, ..peek }
-}
-
 /// Compares the media type alone; parameters such as `charset` may follow.
-pub fn is_media_type(value: &[u8], expected: &[u8]) -> bool {
+pub(super) fn is_media_type(value: &[u8], expected: &[u8]) -> bool {
     let bare = value.split(|byte| *byte == b';').next().unwrap_or(b"").trim_ascii();
     bare.eq_ignore_ascii_case(expected)
 }
-
-/// The pieces of a body, for whoever lays them out.
-pub type BodyPieces = Pieces;

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// An upstream's answer, of which the head has been read.
-pub struct Answer<C> {
+pub(super) struct Answer<C> {
     pub wire: C,
     /// Where the connection goes back to when the answer has been read to its end.
     pub home: pool::Target,
@@ -47,14 +47,14 @@ pub struct Answer<C> {
 }
 
 /// Why there is no answer.
-pub enum NoAnswer {
+pub(super) enum NoAnswer {
     Failed(Failure),
     /// The client left while we waited; the upstream has been cancelled.
     ClientGone,
 }
 
 /// Sends the request to the target and reads the head of its answer. Tries again what a stale connection spoiled.
-pub async fn answer<W: World>(
+pub(super) async fn answer<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     snapshot: &Snapshot,
@@ -164,7 +164,7 @@ async fn send<W: World>(
 }
 
 /// The time that a peer at the slowest rate worth waiting for needs for so many bytes.
-pub fn rate_time(bytes: usize) -> std::time::Duration {
+pub(super) fn rate_time(bytes: usize) -> std::time::Duration {
     std::time::Duration::from_secs(bytes as u64 / limits::WRITE_RATE_FLOOR)
 }
 
@@ -224,14 +224,14 @@ async fn read_head<W: World>(
 }
 
 /// What came of a read that kept an eye on the client.
-pub enum Watched {
+pub(super) enum Watched {
     Read(io::Result<usize>, Vec<u8>),
     /// The client left first. The upstream has been shut, and its read awaited.
     ClientGone(Vec<u8>),
 }
 
 /// Reads from the upstream unless the client leaves first.
-pub async fn read_watching<C: Wire>(client: &mut Client<C>, wire: &mut C, into: Vec<u8>) -> Watched {
+pub(super) async fn read_watching<C: Wire>(client: &mut Client<C>, wire: &mut C, into: Vec<u8>) -> Watched {
     let shut = wire.shutter();
     let mut read = pin!(wire.read(into));
     let early = poll_fn(|cx| {
@@ -252,7 +252,7 @@ pub async fn read_watching<C: Wire>(client: &mut Client<C>, wire: &mut C, into: 
 }
 
 /// What an error on this wire means.
-pub fn cause<C: Wire>(wire: &C, error: &io::Error) -> Cause {
+pub(super) fn cause<C: Wire>(wire: &C, error: &io::Error) -> Cause {
     match wire.expired() {
         Some(expiry) => Cause::Expired(expiry),
         None if error.kind() == io::ErrorKind::InvalidData => Cause::Tls,
@@ -261,11 +261,11 @@ pub fn cause<C: Wire>(wire: &C, error: &io::Error) -> Cause {
 }
 
 /// What an end of this wire means, where none was due.
-pub fn ended<C: Wire>(wire: &C) -> Cause {
+pub(super) fn ended<C: Wire>(wire: &C) -> Cause {
     wire.expired().map_or(Cause::Ended, Cause::Expired)
 }
 
 /// Whether the connection may serve another request, as far as the head tells.
-pub fn may_stay(head: &ResponseHead) -> bool {
+pub(super) fn may_stay(head: &ResponseHead) -> bool {
     head.keep_alive && !matches!(head.framing, Framing::UntilClose)
 }

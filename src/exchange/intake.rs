@@ -22,13 +22,13 @@ use crate::{
 
 /// The body's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     NotYet,
     /// Where its framing says; `stray`: bytes lie behind it that nobody asked for.
     Clean { stray: bool },
 }
 
-pub struct Intake {
+pub(super) struct Intake {
     /// From the upstream's socket, framing and all.
     pub buffer: Vec<u8>,
     framing: Unframed,
@@ -51,7 +51,7 @@ enum Unframed {
 }
 
 /// Looks into a stream of events as they become whole.
-pub struct Events {
+pub(super) struct Events {
     scanner: Scanner,
     pub observer: Observer,
     /// Where an event that the framing tore apart is put together to be looked at.
@@ -67,7 +67,7 @@ pub struct Events {
 }
 
 impl Events {
-    pub fn new(observer: Observer) -> Self {
+    pub(super) fn new(observer: Observer) -> Self {
         Self {
             scanner: Scanner::default(),
             observer,
@@ -80,7 +80,7 @@ impl Events {
     }
 
     /// Whether the client stands between two events, so that one of ours may follow.
-    pub fn at_boundary(&self) -> bool {
+    pub(super) fn at_boundary(&self) -> bool {
         !self.large
     }
 
@@ -97,7 +97,7 @@ impl Events {
 
 impl Intake {
     /// `buffer` holds a head of `head` bytes, and behind it what came with it.
-    pub fn new(buffer: Vec<u8>, head: usize, framing: Framing) -> Self {
+    pub(super) fn new(buffer: Vec<u8>, head: usize, framing: Framing) -> Self {
         let end = match framing {
             Framing::None | Framing::Length(0) => End::Clean { stray: buffer.len() > head },
             _ => End::NotYet,
@@ -120,12 +120,12 @@ impl Intake {
         }
     }
 
-    pub fn end(&self) -> End {
+    pub(super) fn end(&self) -> End {
         self.end
     }
 
     /// The upstream has closed, in an orderly way. Whether that is an end this framing knows.
-    pub fn close(&mut self) -> bool {
+    pub(super) fn close(&mut self) -> bool {
         if matches!(self.framing, Unframed::UntilClose) {
             self.end = End::Clean { stray: false };
         }
@@ -133,17 +133,17 @@ impl Intake {
     }
 
     /// Bytes of payload that may leave.
-    pub fn ready_bytes(&self) -> usize {
+    pub(super) fn ready_bytes(&self) -> usize {
         self.ready.iter().map(|span| span.len()).sum()
     }
 
     /// Payload that may leave, in order.
-    pub fn ready(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn ready(&self) -> impl Iterator<Item = &[u8]> {
         self.ready.iter().map(|span| span.of(&self.buffer))
     }
 
     /// Decodes what was read since, and, where `events` looks on, lets only whole events leave.
-    pub fn advance(&mut self, mut events: Option<&mut Events>) -> Result<(), BadChunk> {
+    pub(super) fn advance(&mut self, mut events: Option<&mut Events>) -> Result<(), BadChunk> {
         while self.end == End::NotYet && self.at < self.buffer.len() {
             let (step, next) = self.unframe()?;
             self.at = next;
@@ -233,13 +233,13 @@ impl Intake {
     }
 
     /// Gives up the event that will not become whole.
-    pub fn forget_open(&mut self) {
+    pub(super) fn forget_open(&mut self) {
         self.open.clear();
         self.untouched = false;
     }
 
     /// Lays out what may leave. `ours` holds the head, if it is due, and takes our framing; `last`: the body ends here.
-    pub fn lay_out(&mut self, mut ours: Vec<u8>, outward: Outward, last: bool) -> Outgoing {
+    pub(super) fn lay_out(&mut self, mut ours: Vec<u8>, outward: Outward, last: bool) -> Outgoing {
         let mut out = Outgoing::default();
         let head = ours.len();
         let ready_bytes = self.ready_bytes();
@@ -284,7 +284,7 @@ impl Intake {
     }
 
     /// Takes the buffers back after a write, keeps the tail, and makes room behind it. Returns `ours`, emptied.
-    pub fn settle(&mut self, mut out: Outgoing) -> Vec<u8> {
+    pub(super) fn settle(&mut self, mut out: Outgoing) -> Vec<u8> {
         self.buffer = out.take(0);
         let mut ours = out.take(1);
         ours.clear();
@@ -303,7 +303,7 @@ impl Intake {
     }
 
     /// Makes room for a read where none is left; the only place where payload is moved.
-    pub fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         if self.buffer.capacity() - self.buffer.len() < limits::READ_BYTES / 4 {
             if self.ready.is_empty() && !self.open.is_empty() {
                 self.gather();
@@ -334,7 +334,7 @@ impl Intake {
 
 /// How the client's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outward {
+pub(super) enum Outward {
     Chunked,
     /// By a Content-Length, or by the connection's end: payload alone.
     Bare,

@@ -19,13 +19,13 @@ use crate::{
 
 /// What kind of body an answer has, by its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     Events,
     Json,
     Other,
 }
 
-pub struct Lens {
+pub(super) struct Lens {
     view: View,
     usage: Option<Usage>,
     /// When a read last brought whole events behind the first token.
@@ -41,7 +41,7 @@ enum View {
 }
 
 impl Lens {
-    pub fn of(kind: Kind, head: &ResponseHead, watch: Watch) -> Self {
+    pub(super) fn of(kind: Kind, head: &ResponseHead, watch: Watch) -> Self {
         let is_short = match head.framing {
             Framing::Length(length) => length <= limits::HELD_ANSWER_BYTES_MAX as u64,
             _ => true,
@@ -55,7 +55,7 @@ impl Lens {
         Self { view, usage: None, last_token: None }
     }
 
-    pub fn events(&mut self) -> Option<&mut Events> {
+    pub(super) fn events(&mut self) -> Option<&mut Events> {
         match &mut self.view {
             View::Events(events) => Some(events),
             View::Held | View::Opaque { .. } => None,
@@ -63,7 +63,7 @@ impl Lens {
     }
 
     /// Notes what the last read brought, before it leaves.
-    pub fn look(&mut self, intake: &Intake, now: Now, record: &mut Record, sheet: &mut Sheet) {
+    pub(super) fn look(&mut self, intake: &Intake, now: Now, record: &mut Record, sheet: &mut Sheet) {
         let ended = intake.end() != End::NotYet;
         match &mut self.view {
             View::Events(events) => {
@@ -97,12 +97,12 @@ impl Lens {
     }
 
     /// Whether what may leave is held back until the body has ended.
-    pub fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         matches!(self.view, View::Held)
     }
 
     /// Whether a body that ends by its framing here is a whole answer.
-    pub fn is_whole_when_framed(&self) -> bool {
+    pub(super) fn is_whole_when_framed(&self) -> bool {
         match &self.view {
             View::Events(events) => events.observer.ended(true),
             View::Held | View::Opaque { .. } => true,
@@ -110,7 +110,7 @@ impl Lens {
     }
 
     /// Whether the answer is whole already, however its connection ends.
-    pub fn had_last_word(&self) -> bool {
+    pub(super) fn had_last_word(&self) -> bool {
         match &self.view {
             View::Events(events) => events.observer.ended(false),
             View::Held | View::Opaque { .. } => false,
@@ -118,12 +118,12 @@ impl Lens {
     }
 
     /// Whether the provider itself said that it failed.
-    pub fn failed(&self) -> bool {
+    pub(super) fn failed(&self) -> bool {
         matches!(&self.view, View::Events(events) if events.observer.failed())
     }
 
     /// The length of the body that the client gets, where it is known before the body is.
-    pub fn length(&self, intake: &Intake, head: &ResponseHead) -> Option<u64> {
+    pub(super) fn length(&self, intake: &Intake, head: &ResponseHead) -> Option<u64> {
         match (&self.view, head.framing) {
             // An event may be taken out of it.
             (View::Events(_), _) => None,
@@ -135,18 +135,13 @@ impl Lens {
     }
 
     /// The last event of a stream that was lost, if the client stands where one can be said.
-    pub fn farewell(&self, refusal: &Refusal) -> Option<Vec<u8>> {
+    pub(super) fn farewell(&self, refusal: &Refusal) -> Option<Vec<u8>> {
         let View::Events(events) = &self.view else { return None };
         events.at_boundary().then(|| {
             let mut event = Vec::new();
             refusal.event(&mut event);
             event
         })
-    }
-
-    /// Tokens as far as they are known.
-    pub fn tokens(&self) -> Tokens {
-        tokens(self.usage)
     }
 }
 

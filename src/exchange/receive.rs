@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// A request whose head has been read. Its body may lie behind it, in part or whole.
-pub struct Request {
+pub(super) struct Request {
     pub buffer: Vec<u8>,
     pub head: RequestHead,
     /// Payload of the body in `buffer`, complete after [`body`].
@@ -40,18 +40,18 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn body(&self) -> &[u8] {
+    pub(super) fn body(&self) -> &[u8] {
         self.body.of(&self.buffer)
     }
 
     /// The one value of a field; `None` where it is absent.
-    pub fn field(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
         self.head.field(&self.buffer, name)
     }
 }
 
 /// Reads one request head.
-pub async fn head<W: World>(
+pub(super) async fn head<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     limits: &Limits,
@@ -89,7 +89,7 @@ pub async fn head<W: World>(
 }
 
 /// Reads the body that the head announced, all of it, at a rate that is worth waiting for.
-pub async fn body<W: World>(
+pub(super) async fn body<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     request: &mut Request,

@@ -27,7 +27,7 @@ use crate::{
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relayed {
+pub(super) enum Relayed {
     /// The client has the whole answer.
     Whole,
     /// The client has the whole answer, and it says that the provider failed.
@@ -37,7 +37,7 @@ pub enum Relayed {
 }
 
 /// Relays `answer` and, if that went well, gives the upstream's connection back.
-pub async fn relay<W: World>(
+pub(super) async fn relay<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     provider: &Provider,
@@ -191,7 +191,7 @@ fn give_back<W: World>(world: &W, wire: W::Wire, home: pool::Target, provider: &
 }
 
 /// Whether the answer's head makes it one that the client must not see, and what it sees instead.
-pub fn replaced(head: &ResponseHead, kind: super::lens::Kind, provider: &str) -> Option<crate::wire::openai::refusal::Refusal> {
+pub(super) fn replaced(head: &ResponseHead, kind: super::lens::Kind, provider: &str) -> Option<crate::wire::openai::refusal::Refusal> {
     use crate::wire::openai::refusal::Refusal;
     match head.status {
         300..=399 => Some(Refusal::UpstreamRedirect { provider: provider.into() }),

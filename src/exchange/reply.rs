@@ -45,7 +45,7 @@ const KEPT_BACK: [&str; 18] = [
 ];
 
 /// By its head, what kind of body an answer has.
-pub fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
+pub(super) fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
     let coding = head.field(bytes, "content-encoding").unwrap_or(b"identity");
     let media_type = head.field(bytes, "content-type").unwrap_or(b"");
     if !coding.eq_ignore_ascii_case(b"identity") {
@@ -61,7 +61,7 @@ pub fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
 }
 
 /// Begins the head of an answer that is passed on; [`commit`] ends it. `bytes` is what `head` was parsed from.
-pub fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind: Kind, facts: &Facts<'_>) {
+pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind: Kind, facts: &Facts<'_>) {
     let mut writer = status_line(ours, head.status);
     for field in &head.fields {
         let name = field.name.of(bytes);
@@ -98,7 +98,7 @@ fn ours_too(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
 }
 
 /// Ends the head: how the body is framed, and whether the connection stays.
-pub fn commit(ours: &mut Vec<u8>, facts: &Facts<'_>, length: Option<u64>) -> Outward {
+pub(super) fn commit(ours: &mut Vec<u8>, facts: &Facts<'_>, length: Option<u64>) -> Outward {
     let mut writer = render::resume(ours);
     let chunked = length.is_none() && !facts.http10;
     connection(&mut writer, facts, facts.stays && (chunked || length.is_some()));
@@ -119,7 +119,7 @@ fn connection(writer: &mut HeadWriter<'_>, facts: &Facts<'_>, stays: bool) {
 }
 
 /// A whole reply of our own.
-pub struct Own<'a> {
+pub(super) struct Own<'a> {
     pub status: u16,
     pub content_type: Option<HeaderSafe<'static>>,
     pub extra: Option<(&'static str, &'static str)>,
@@ -128,14 +128,14 @@ pub struct Own<'a> {
 }
 
 impl<'a> Own<'a> {
-    pub fn json(status: u16, body: &'a [u8]) -> Self {
+    pub(super) fn json(status: u16, body: &'a [u8]) -> Self {
         let content_type = (status != 204).then_some(const { HeaderSafe::fixed("application/json") });
         Self { status, content_type, extra: None, retry: Retry::default(), body }
     }
 }
 
 /// Says a reply of our own. Whether the client took it.
-pub async fn say<W: World>(
+pub(super) async fn say<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     own: Own<'_>,
@@ -184,7 +184,7 @@ pub async fn say<W: World>(
 }
 
 /// What a client is told of a failure.
-pub fn refusal_of(failure: Failure, provider: &str) -> Refusal {
+pub(super) fn refusal_of(failure: Failure, provider: &str) -> Refusal {
     use crate::base::waiting::Expiry;
     let provider = provider.into();
     match (failure.cause, failure.phase) {

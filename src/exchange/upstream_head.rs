@@ -13,13 +13,13 @@ const PASSED_ON: [&str; 7] =
     ["content-type", "accept", "user-agent", "openai-beta", "idempotency-key", "traceparent", "tracestate"];
 
 /// Where in the buffer the provider's credential lies, to be wiped after the write.
-pub struct Written {
+pub(super) struct Written {
     pub whole: Span,
     pub credential: Span,
 }
 
 /// Appends the head for a body of `body_bytes` to `out`.
-pub fn write(out: &mut Vec<u8>, target: Target<'_, '_>, request: &Request, ask: &Ask, body_bytes: usize) -> Written {
+pub(super) fn write(out: &mut Vec<u8>, target: Target<'_, '_>, request: &Request, ask: &Ask, body_bytes: usize) -> Written {
     let start = out.len();
     let provider = target.provider;
     // Both come from a checked configuration and a table of ours.

@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    io,
     net::TcpListener,
     os::fd::RawFd,
     rc::Rc,

@@ -27,6 +27,13 @@ pub struct MultipartPeek<'a> {
     pub stream: bool,
 }
 
+impl MultipartPeek<'_> {
+    /// The places alone, which borrow nothing of the body.
+    pub fn without_text(self) -> MultipartPeek<'static> {
+        MultipartPeek { model: "", ..self }
+    }
+}
+
 /// Why a multipart request is refused; always a 400. `at` is an offset in the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadMultipart {

@@ -64,6 +64,11 @@ pub struct Stateful {
 }
 
 impl Peek<'_> {
+    /// The places and numbers alone, which borrow nothing of the body.
+    pub fn without_text(self) -> Peek<'static> {
+        Peek { model: Cow::Borrowed(""), user: None, ..self }
+    }
+
     /// Whether the caller itself asked for the usage-only event, which then must reach it.
     pub fn usage_asked(&self) -> bool {
         matches!(
