@@ -31,6 +31,10 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("tokio::", &["control/admin.rs"], "tokio serves the admin listener and nothing else"),
     ("serde_json::", &["control/", "cli/"], "the data path has its own JSON"),
     ("thread::sleep", &["cli/sim_provider.rs"], "wait for the event itself"),
+    ("wake_by_ref", &[], "a future that wakes itself starves the whole core"),
+    ("yield_now", &[], "a future that wakes itself starves the whole core"),
+    ("FuturesUnordered", &[], "it wakes itself, and starves the whole core"),
+    ("TcpStream::connect(", &["control/"], "a core dials addresses, never names, through shard/dial.rs"),
     ("todo!", &[], "nothing unfinished is called done"),
     ("unimplemented!", &[], "nothing unfinished is called done"),
 ];
@@ -91,7 +95,7 @@ fn check(path: &str, text: &str) -> Vec<(usize, String)> {
     if !text.starts_with("//!") && !text.starts_with("#![doc") {
         wrong.push((1, "a file opens by saying what it is for".to_owned()));
     }
-    let is_test_file = path.contains("test") || path.contains("/sim") || path.ends_with("corpus.rs");
+    let is_test_file = path.contains("test") || path.ends_with("rules.rs") || path.contains("/sim") || path.ends_with("corpus.rs");
     let tests_from = text.lines().position(|line| line.trim() == "#[cfg(test)]").unwrap_or(usize::MAX);
     let mut in_group = false;
     for (index, line) in text.lines().enumerate() {

@@ -224,14 +224,14 @@ async fn read_head<W: World>(
 }
 
 /// What came of a read that kept an eye on the client.
-pub(super) enum Watched {
+pub enum Watched {
     Read(io::Result<usize>, Vec<u8>),
     /// The client left first. The upstream has been shut, and its read awaited.
     ClientGone(Vec<u8>),
 }
 
 /// Reads from the upstream unless the client leaves first.
-pub(super) async fn read_watching<C: Wire>(client: &mut Client<C>, wire: &mut C, into: Vec<u8>) -> Watched {
+pub async fn read_watching<C: Wire>(client: &mut Client<C>, wire: &mut C, into: Vec<u8>) -> Watched {
     let shut = wire.shutter();
     let mut read = pin!(wire.read(into));
     let early = poll_fn(|cx| {

@@ -19,6 +19,7 @@ mod reply;
 pub mod seam;
 mod upstream_head;
 
+pub use attempt::{Watched, read_watching};
 pub use outgoing::Outgoing;
 
 use self::{

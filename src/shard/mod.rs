@@ -13,6 +13,8 @@ mod guard;
 mod listen;
 mod ring;
 mod run;
+#[cfg(test)]
+mod rules;
 mod stream;
 mod tls;
 mod wheel;
