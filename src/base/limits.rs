@@ -107,3 +107,11 @@ pub const ADDRESSES_MAX: usize = 16;
 /// How often names are resolved again, and how long a failure is remembered before the next try.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const RESOLVE_RETRY: Duration = Duration::from_secs(3);
+
+// What a refusal says (`wire/openai/refusal`).
+
+/// Most bytes of an error's `message`, before JSON escapes: room for a path or a provider's sentence, none for a page of HTML.
+pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 512;
+const _: () = assert!(MODEL_BYTES_MAX * 2 <= REFUSAL_MESSAGE_BYTES_MAX);
+/// Longest `retry-after` that comes with `x-should-retry: true`: OpenAI's Node SDK ignores a longer one and retries at once.
+pub const RETRY_AFTER_MS_MAX: u64 = 60_000;
