@@ -156,8 +156,10 @@ const _: () = assert!(HEAD_BYTES_FLOOR <= HEAD_BYTES_MAX);
 pub const TLS_RECORD_BYTES: usize = 16 << 10;
 /// Plaintext that is encrypted before the socket is written: a long write costs no more ciphertext than this.
 pub const TLS_BATCH_BYTES: usize = 4 * TLS_RECORD_BYTES;
-/// One read of a handshake: rustls takes 4 KiB at a time.
-pub const TLS_HANDSHAKE_READ_BYTES: usize = 4 << 10;
+/// Ciphertext that rustls takes at a time. A handshake reads no more at once, and a read with less room than this lets
+/// rustls take it from the socket by itself.
+pub const TLS_HELPING_BYTES: usize = 4 << 10;
+const _: () = assert!(TLS_HELPING_BYTES <= READ_BYTES);
 /// Most ciphertext that a peer may send without a byte of application data in it: tickets and key updates are small,
 /// and whole records are at most 16 KiB and some framing.
 pub const TLS_CHATTER_BYTES_MAX: usize = 128 << 10;
