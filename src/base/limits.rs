@@ -107,3 +107,9 @@ pub const ADDRESSES_MAX: usize = 16;
 /// How often names are resolved again, and how long a failure is remembered before the next try.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const RESOLVE_RETRY: Duration = Duration::from_secs(3);
+
+/// Most header fields an operator may allow: the parser keeps this many places on the stack (4 KiB, not written to).
+pub const HEAD_FIELDS_CEILING: usize = 128;
+const _: () = assert!(HEAD_FIELDS_MAX <= HEAD_FIELDS_CEILING);
+/// Longest host name in a `Host` field or an absolute target (RFC 1035 §2.3.4).
+pub const HOST_BYTES_MAX: usize = 255;
