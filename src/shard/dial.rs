@@ -19,7 +19,7 @@ use crate::{
     base::{
         address,
         now::Now,
-        waiting::{Expiry, Waiting},
+        waiting::Waiting,
     },
     config::{Dial, Provider, ProviderPlace, Snapshot},
     policy::attempts::{Cause, Failure, Phase},
@@ -55,7 +55,7 @@ pub(super) async fn dial(
     // Boxed: a handshake's state is large, and no exchange should carry it when it is over.
     match Box::pin(Tls::connect(tcp, config, name)).await {
         Ok(tls) => Ok(Stream::Tls(tls)),
-        Err(_) if shard.clock.now() >= until => Err(failed(Cause::Expired(Expiry::Late(Waiting::Handshake)))),
+        Err(Unsecured::Expired(expiry)) => Err(failed(Cause::Expired(expiry))),
         Err(Unsecured::Tls(_)) => Err(failed(Cause::Tls)),
         Err(Unsecured::Io(_)) => Err(failed(Cause::Broken)),
     }

@@ -120,6 +120,19 @@ impl Chunked {
                 }
                 Phase::End => return Ok((Step::End, at)),
                 Phase::Bad(bad) => return Err(bad),
+                // The two steps that every chunk takes, at once where they are there in full. All else goes byte by byte.
+                Phase::PayloadCr if bytes.get(at..at + 2) == Some(b"\r\n") => {
+                    self.phase = Phase::Size;
+                    at += 2;
+                    continue;
+                }
+                Phase::Size if self.count == 0 => {
+                    if let Some((size, line)) = short_size_line(bytes.get(at..).unwrap_or_default()) {
+                        (self.phase, self.left) = (Phase::Payload, size);
+                        at += line;
+                        continue;
+                    }
+                }
                 _ => {}
             }
             let Some(&byte) = bytes.get(at) else { return Ok((Step::More, at)) };
@@ -175,24 +188,23 @@ impl Chunked {
     }
 
     fn after_size_byte(&mut self, byte: u8) -> Result<Phase, BadChunk> {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            b'A'..=b'F' => byte - b'A' + 10,
-            b'\r' | b';' if self.count == 0 => return Err(BadChunk::NoSize),
-            b'\r' => return Ok(Phase::SizeLf),
-            b';' => {
-                (self.count, self.plain) = (0, false);
-                return Ok(Phase::Extension);
-            }
-            _ => return Err(BadChunk::BadSize),
+        let Some(digit) = hex(byte) else {
+            return match byte {
+                b'\r' | b';' if self.count == 0 => Err(BadChunk::NoSize),
+                b'\r' => Ok(Phase::SizeLf),
+                b';' => {
+                    (self.count, self.plain) = (0, false);
+                    Ok(Phase::Extension)
+                }
+                _ => Err(BadChunk::BadSize),
+            };
         };
         if self.count == CHUNK_SIZE_DIGITS_MAX {
             return Err(BadChunk::SizeTooLong);
         }
         self.count += 1;
         // Sixteen digits are 64 bits: none is shifted out.
-        self.left = self.left << 4 | u64::from(digit);
+        self.left = self.left << 4 | digit;
         Ok(Phase::Size)
     }
 
@@ -212,6 +224,28 @@ impl Chunked {
             _ => Err(BadChunk::BadTrailer),
         }
     }
+}
+
+/// The size on a line of the usual form, and the line's length: a few digits, no extension, not the last chunk.
+fn short_size_line(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut size = 0;
+    for (at, &byte) in bytes.iter().take(CHUNK_SIZE_DIGITS_MAX).enumerate() {
+        let Some(digit) = hex(byte) else {
+            return (size > 0 && bytes.get(at..at + 2) == Some(b"\r\n")).then_some((size, at + 2));
+        };
+        size = size << 4 | digit;
+    }
+    None
+}
+
+fn hex(byte: u8) -> Option<u64> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+    .map(u64::from)
 }
 
 const _: () = assert!(CHUNK_SIZE_DIGITS_MAX * 4 <= u64::BITS as usize, "a chunk's size fits its number");

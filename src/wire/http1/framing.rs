@@ -119,6 +119,11 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn see(&mut self, value: &[u8]) {
+        // What nearly every client sends; a list of one, without the work of taking it apart.
+        if value == b"keep-alive" {
+            self.keep_alive = true;
+            return;
+        }
         for option in super::fields::list(value) {
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");

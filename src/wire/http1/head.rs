@@ -3,13 +3,12 @@
 //! A head is refused or it has exactly one reading. `httparse` tokenises; what it lets pass (bare LF, empty lines in front)
 //! and what the fields mean is settled here and in `framing`. The verdict does not depend on how reads split the head.
 
-use std::mem::MaybeUninit;
-
-use memchr::memmem;
+use std::ops::Range;
 
 use super::{
-    fields::{self, Field, Fields, Repeated},
-    framing::{self, Connection, Framing, Said, Seen},
+    fields::{self, Fields, Repeated},
+    framing::{self, Framing, Seen},
+    lines::{self, Noted},
     refused::BadHead,
     target,
 };
@@ -53,6 +52,13 @@ pub struct HeadLimits {
     pub bytes_max: usize,
     /// At most `HEAD_FIELDS_CEILING` has an effect.
     pub fields_max: usize,
+}
+
+impl HeadLimits {
+    /// A span holds 32 bits.
+    fn cap(self) -> usize {
+        self.bytes_max.min(u32::MAX as usize)
+    }
 }
 
 impl Default for HeadLimits {
@@ -155,8 +161,16 @@ impl HeadScan {
         if bytes.first().is_some_and(|byte| !fields::is_tchar(*byte) && !matches!(byte, b'\r' | b'\n')) {
             return Err(BadHead::BadMethod);
         }
+        // Most heads arrive whole, and then the tokeniser finds the end as well. Whatever else it says is asked again below,
+        // of exactly one head, so that the answer does not depend on how much has arrived.
+        if self.seen == 0 {
+            let whole = whole_request(capped(bytes, limits), limits);
+            if whole.is_ok() {
+                return whole;
+            }
+        }
         let Some(end) = self.end(bytes, limits)? else { return Ok(None) };
-        whole_request(&bytes[..end], limits).map(Some)
+        whole_request(&bytes[..end], limits)
     }
 
     /// [`parse_response`] for `bytes` that begin with those of the call before. After a head it starts anew.
@@ -170,8 +184,14 @@ impl HeadScan {
         if bytes.first().is_some_and(|byte| !matches!(byte, b'H' | b'\r' | b'\n')) {
             return Err(BadHead::BadVersion);
         }
+        if self.seen == 0 {
+            let whole = whole_response(capped(bytes, limits), asked, limits);
+            if whole.is_ok() {
+                return whole;
+            }
+        }
         let Some(end) = self.end(bytes, limits)? else { return Ok(None) };
-        whole_response(&bytes[..end], asked, limits).map(Some)
+        whole_response(&bytes[..end], asked, limits)
     }
 
     /// Where the head ends, just behind its empty line.
@@ -182,20 +202,20 @@ impl HeadScan {
         if matches!(bytes.first(), Some(b'\r' | b'\n')) {
             return Err(BadHead::LeadingEmptyLine);
         }
-        // A span holds 32 bits.
-        let cap = limits.bytes_max.min(u32::MAX as usize);
-        let within = &bytes[..bytes.len().min(cap)];
-        let from = self.seen.saturating_sub(3).min(within.len());
-        if let Some(found) = memmem::find(&within[from..], b"\r\n\r\n") {
-            self.seen = 0;
-            return Ok(Some(from + found + 4));
-        }
-        let unseen = self.seen.min(within.len());
-        if memchr::memchr_iter(b'\n', &within[unseen..]).any(|lf| !follows_cr(within, unseen + lf)) {
-            return Err(BadHead::BareLf);
+        let within = capped(bytes, limits);
+        let unseen = within.get(self.seen..).unwrap_or_default();
+        for lf in memchr::memchr_iter(b'\n', unseen) {
+            let line = &within[..self.seen + lf + 1];
+            if line.ends_with(b"\r\n\r\n") {
+                self.seen = 0;
+                return Ok(Some(line.len()));
+            }
+            if !line.ends_with(b"\r\n") {
+                return Err(BadHead::BareLf);
+            }
         }
         // At the cap already: a caller whose buffer is no larger than that could not read on.
-        if within.len() == cap {
+        if within.len() == limits.cap() {
             return Err(BadHead::TooLarge);
         }
         self.seen = within.len();
@@ -203,19 +223,22 @@ impl HeadScan {
     }
 }
 
-/// Room for the fields of a head on the stack; only what is parsed is written.
-type Slots<'a> = [MaybeUninit<httparse::Header<'a>>; HEAD_FIELDS_CEILING];
+/// As much of `bytes` as a head may take.
+fn capped(bytes: &[u8], limits: HeadLimits) -> &[u8] {
+    &bytes[..bytes.len().min(limits.cap())]
+}
 
-/// `head` ends with its first empty line.
-fn whole_request(head: &[u8], limits: HeadLimits) -> Result<RequestHead, BadHead> {
-    let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; HEAD_FIELDS_CEILING];
+/// The head that `bytes` begin with. Its reason for refusing is right only where `bytes` are one head.
+fn whole_request(bytes: &[u8], limits: HeadLimits) -> Result<Option<RequestHead>, BadHead> {
+    let mut slots = lines::slots();
     let room = &mut slots[..limits.fields_max.min(HEAD_FIELDS_CEILING)];
     let mut tokens = httparse::Request::new(&mut []);
-    check_tokens(head, tokens.parse_with_uninit_headers(head, room))?;
+    let parsed = tokens.parse_with_uninit_headers(bytes, room);
+    let head = lines::sound(bytes, parsed, tokens.headers)?;
     let (Some(method), Some(aim), Some(minor)) = (tokens.method, tokens.path, tokens.version) else {
         return Err(BadHead::BadVersion);
     };
-    let (fields, noted) = collect(head, tokens.headers)?;
+    let noted = Noted::among(tokens.headers);
 
     let method = match method {
         "POST" => Method::Post,
@@ -227,11 +250,11 @@ fn whole_request(head: &[u8], limits: HeadLimits) -> Result<RequestHead, BadHead
     };
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let parts = target::parse(aim.as_bytes(), method)?;
-    let start = offset(head, aim.as_bytes());
-    let place = |part: std::ops::Range<usize>| Span::new(start + part.start, start + part.end);
+    let start = lines::span(head, aim.as_bytes()).range().start;
+    let place = |part: Range<usize>| Span::new(start + part.start, start + part.end);
 
     let named = match noted.host {
-        Seen::Once(host) if target::is_host(host) => span(head, host),
+        Seen::Once(host) if target::is_host(host) => lines::span(head, host),
         Seen::Once(_) => return Err(BadHead::BadHost),
         Seen::Again => return Err(BadHead::SeveralHosts),
         Seen::Never if version == Version::Http11 => return Err(BadHead::MissingHost),
@@ -243,14 +266,13 @@ fn whole_request(head: &[u8], limits: HeadLimits) -> Result<RequestHead, BadHead
         Seen::Once(value) if value.eq_ignore_ascii_case(b"100-continue") => true,
         _ => return Err(BadHead::BadExpect),
     };
-    Ok(RequestHead {
+    Ok(Some(RequestHead {
         method,
         target: place(parts.whole),
         path: place(parts.path),
         query: place(parts.query),
         host: parts.authority.map_or(named, place),
         version,
-        fields,
         bytes: head.len(),
         framing,
         keep_alive: noted.connection.keeps(version)?,
@@ -258,19 +280,20 @@ fn whole_request(head: &[u8], limits: HeadLimits) -> Result<RequestHead, BadHead
         expects_continue: expects
             && version == Version::Http11
             && !matches!(framing, Framing::None | Framing::Length(0)),
-    })
+        fields: lines::places(head, tokens.headers),
+    }))
 }
 
-/// `head` ends with its first empty line.
-fn whole_response(head: &[u8], asked: Method, limits: HeadLimits) -> Result<ResponseHead, BadHead> {
-    let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; HEAD_FIELDS_CEILING];
+/// The head that `bytes` begin with. Its reason for refusing is right only where `bytes` are one head.
+fn whole_response(bytes: &[u8], asked: Method, limits: HeadLimits) -> Result<Option<ResponseHead>, BadHead> {
+    let mut slots = lines::slots();
     let room = &mut slots[..limits.fields_max.min(HEAD_FIELDS_CEILING)];
     let mut tokens = httparse::Response::new(&mut []);
     let parsed =
-        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut tokens, head, room);
-    check_tokens(head, parsed)?;
+        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut tokens, bytes, room);
+    let head = lines::sound(bytes, parsed, tokens.headers)?;
     let (Some(status), Some(minor)) = (tokens.code, tokens.version) else { return Err(BadHead::BadStatus) };
-    let (fields, noted) = collect(head, tokens.headers)?;
+    let noted = Noted::among(tokens.headers);
 
     match status {
         101 => return Err(BadHead::SwitchedProtocols),
@@ -279,114 +302,14 @@ fn whole_response(head: &[u8], asked: Method, limits: HeadLimits) -> Result<Resp
     }
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let framing = framing::of_response(noted.said, version, asked, status)?;
-    let keep_alive = noted.connection.keeps(version)? && framing != Framing::UntilClose;
-    Ok(ResponseHead { status, version, fields, bytes: head.len(), framing, keep_alive })
-}
-
-/// The fields that decide what a message is.
-#[derive(Default)]
-struct Noted<'a> {
-    host: Seen<'a>,
-    expect: Seen<'a>,
-    connection: Connection,
-    said: Said<'a>,
-}
-
-/// Places of the fields, and those that decide. The tokeniser takes LF for CRLF, so each line's end is looked at here.
-fn collect<'a>(head: &[u8], headers: &[httparse::Header<'a>]) -> Result<(Fields, Noted<'a>), BadHead> {
-    let mut places = Fields::new();
-    let mut noted = Noted::default();
-    for header in headers {
-        let (name, value) = (header.name.as_bytes(), header.value);
-        let field = Field { name: span(head, name), value: span(head, value) };
-        if !follows_crlf(head, field.name.range().start) {
-            return Err(BadHead::BareLf);
-        }
-        places.push(field);
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => noted.host.see(value),
-            6 if name.eq_ignore_ascii_case(b"expect") => noted.expect.see(value),
-            10 if name.eq_ignore_ascii_case(b"connection") => noted.connection.see(value),
-            14 if name.eq_ignore_ascii_case(b"content-length") => noted.said.length.see(value),
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => noted.said.coding.see(value),
-            _ => {}
-        }
-    }
-    Ok((places, noted))
-}
-
-/// Where `part`, a slice of `head`, begins in it.
-fn offset(head: &[u8], part: &[u8]) -> usize {
-    let start = (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
-    debug_assert!(start + part.len() <= head.len(), "the tokeniser answers with parts of what it was given");
-    start
-}
-
-fn span(head: &[u8], part: &[u8]) -> Span {
-    let start = offset(head, part);
-    Span::new(start, start + part.len())
-}
-
-fn follows_cr(bytes: &[u8], lf: usize) -> bool {
-    lf.checked_sub(1).and_then(|before| bytes.get(before)) == Some(&b'\r')
-}
-
-fn follows_crlf(bytes: &[u8], start: usize) -> bool {
-    start.checked_sub(2).and_then(|before| bytes.get(before..start)) == Some(b"\r\n")
-}
-
-/// Whether the tokeniser found one head in all of `head`.
-fn check_tokens(head: &[u8], parsed: httparse::Result<usize>) -> Result<(), BadHead> {
-    match parsed {
-        Ok(httparse::Status::Complete(bytes)) if bytes == head.len() => Ok(()),
-        // It ended at an LF of its own liking.
-        Ok(_) => Err(BadHead::BareLf),
-        Err(error) => Err(diagnose(head, error)),
-    }
-}
-
-/// The tokeniser's error, told more precisely. Line ends come first, so that the answer is the same whether they were
-/// met before or after the head was whole.
-#[cold]
-fn diagnose(head: &[u8], error: httparse::Error) -> BadHead {
-    if memchr::memchr_iter(b'\n', head).any(|lf| !follows_cr(head, lf)) {
-        return BadHead::BareLf;
-    }
-    if memchr::memchr_iter(b'\r', head).any(|cr| head.get(cr + 1) != Some(&b'\n')) {
-        return BadHead::BareCr;
-    }
-    match error {
-        httparse::Error::TooManyHeaders => BadHead::TooManyFields,
-        httparse::Error::Version | httparse::Error::NewLine => BadHead::BadVersion,
-        httparse::Error::Status => BadHead::BadStatus,
-        httparse::Error::HeaderValue => BadHead::BadValue,
-        httparse::Error::Token => {
-            let method = head.split(|byte| *byte == b' ').next().unwrap_or_default();
-            if fields::is_token(method) { BadHead::BadTarget } else { BadHead::BadMethod }
-        }
-        httparse::Error::HeaderName => {
-            head.split(|byte| *byte == b'\n').skip(1).find_map(bad_name).unwrap_or(BadHead::BadName)
-        }
-    }
-}
-
-/// What is wrong with the name on this line, if anything is.
-fn bad_name(line: &[u8]) -> Option<BadHead> {
-    if matches!(line, b"" | b"\r") {
-        return None;
-    }
-    let length = line.iter().take_while(|byte| fields::is_tchar(**byte)).count();
-    match (length, line.get(length)) {
-        (0, Some(b' ' | b'\t')) => Some(BadHead::ObsFold),
-        (0, Some(b':')) => Some(BadHead::EmptyName),
-        (0, _) => Some(BadHead::BadName),
-        (_, Some(b':')) => None,
-        (_, Some(b' ' | b'\t')) => {
-            let after = fields::trim(line.get(length..).unwrap_or_default());
-            Some(if after.first() == Some(&b':') { BadHead::SpaceBeforeColon } else { BadHead::BadName })
-        }
-        (_, _) => Some(BadHead::BadName),
-    }
+    Ok(Some(ResponseHead {
+        status,
+        version,
+        bytes: head.len(),
+        framing,
+        keep_alive: noted.connection.keeps(version)? && framing != Framing::UntilClose,
+        fields: lines::places(head, tokens.headers),
+    }))
 }
 
 /// Any bytes as a request: the answer is sound, and the same in three pieces.
@@ -421,7 +344,7 @@ pub fn fuzz_response_head(data: &[u8]) {
 
 /// A second, plainer opinion of what an accepted head may hold.
 #[cfg(any(test, feature = "fuzzing"))]
-fn check_sound(data: &[u8], bytes: usize, places: &[Field]) {
+fn check_sound(data: &[u8], bytes: usize, places: &[fields::Field]) {
     let head = &data[..bytes];
     assert!(bytes <= data.len() && head.ends_with(b"\r\n\r\n"));
     let text = head.strip_suffix(b"\r\n\r\n").unwrap_or(head);
@@ -431,7 +354,8 @@ fn check_sound(data: &[u8], bytes: usize, places: &[Field]) {
         let colon = line.iter().position(|byte| *byte == b':').expect("a field has a colon");
         assert_eq!(&line[..colon], place.name.of(data));
         assert!(fields::is_token(&line[..colon]));
-        let value = line[colon + 1..].strip_suffix(b"\r").unwrap_or(&line[colon + 1..]);
+        let value = &line[colon + 1..];
+        let value = value.strip_suffix(b"\r").unwrap_or(value);
         assert_eq!(fields::trim(value), place.value.of(data));
         assert!(value.iter().all(|byte| fields::is_value_byte(*byte)));
     }

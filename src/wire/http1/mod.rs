@@ -7,6 +7,7 @@ pub mod chunked;
 pub mod fields;
 pub mod framing;
 pub mod head;
+mod lines;
 pub mod refused;
 pub mod render;
 mod target;

@@ -56,15 +56,14 @@ pub(super) fn parse(target: &[u8], method: Method) -> Result<Target, BadHead> {
 /// Path and query, from `start` on, where there is a slash.
 fn from(target: &[u8], start: usize, authority: Option<Range<usize>>) -> Result<Target, BadHead> {
     let end = target.len();
-    let mark = memchr::memchr(b'?', target).unwrap_or(end);
-    check_path(&target[start..mark])?;
+    let mark = start + check_path(&target[start..])?;
     let query = (mark + 1).min(end)..end;
     check_query(&target[query.clone()])?;
     Ok(Target { whole: start..end, path: start..mark, query, authority })
 }
 
-/// `path` begins with a slash.
-fn check_path(path: &[u8]) -> Result<(), BadHead> {
+/// The length of the path, which begins with a slash and ends at a question mark or with `path`.
+fn check_path(path: &[u8]) -> Result<usize, BadHead> {
     let names_from = if path.starts_with(NAMES_BELOW) { NAMES_BELOW.len() } else { usize::MAX };
     // Of the segment so far: its bytes, and whether all of them are dots.
     let (mut bytes, mut dots) = (0, true);
@@ -73,6 +72,7 @@ fn check_path(path: &[u8]) -> Result<(), BadHead> {
         let (meaning, width) = match byte {
             b'%' => (decoded(path, at)?, 3),
             b'/' => (b'/', 1),
+            b'?' => break,
             _ if is_pchar(byte) => (byte, 1),
             b'\\' => return Err(BadHead::BadPath),
             _ => return Err(BadHead::BadTarget),
@@ -89,7 +89,7 @@ fn check_path(path: &[u8]) -> Result<(), BadHead> {
         }
         at += width;
     }
-    if bytes > 0 && bytes <= 2 && dots { Err(BadHead::BadPath) } else { Ok(()) }
+    if bytes > 0 && bytes <= 2 && dots { Err(BadHead::BadPath) } else { Ok(at) }
 }
 
 /// What the percent at `at` stands for, unless that is something which must not be hidden.
@@ -139,16 +139,32 @@ fn is_port(text: &[u8]) -> bool {
 }
 
 /// Unreserved and sub-delims of RFC 3986. Its percent-encoding is left out: no name that resolves has any.
-const fn is_reg_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'_' | b'~')
-        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+fn is_reg_name_byte(byte: u8) -> bool {
+    CLASSES[usize::from(byte)] & REG_NAME != 0
 }
 
 /// `pchar` of RFC 3986 without percent-encoding.
-const fn is_pchar(byte: u8) -> bool {
-    is_reg_name_byte(byte) || matches!(byte, b':' | b'@')
+fn is_pchar(byte: u8) -> bool {
+    CLASSES[usize::from(byte)] & PCHAR != 0
 }
+
+const REG_NAME: u8 = 1;
+const PCHAR: u8 = 2;
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0u8;
+    while byte < 0x7f {
+        classes[byte as usize] = match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' => REG_NAME | PCHAR,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => REG_NAME | PCHAR,
+            b':' | b'@' => PCHAR,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
 
 #[cfg(test)]
 mod tests {
