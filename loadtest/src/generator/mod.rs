@@ -194,6 +194,7 @@ struct Bench {
     /// Requests yet to be begun, if they are counted.
     left: Cell<Option<usize>>,
     working: Cell<usize>,
+    connecting: Cell<usize>,
     in_flight: Cell<usize>,
 }
 
@@ -210,6 +211,10 @@ struct Job {
     direct: bool,
 }
 
+/// Connections being opened at once by an open loop that finds none free. Opening costs more than a request: if
+/// each late request opened one, a moment's delay would grow into a collapse that is the generator's own.
+const CONNECTING_MAX: usize = 16;
+
 /// How often the end of a run is looked for; ends are not measured, so milliseconds do.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -225,6 +230,7 @@ impl Share {
             stopping: Cell::new(false),
             left: Cell::new(left),
             working: Cell::new(0),
+            connecting: Cell::new(0),
             in_flight: Cell::new(0),
         });
         let connections = bench.share.connections;
@@ -258,7 +264,9 @@ impl Bench {
             bench.handles.borrow_mut().push(Rc::clone(&client.handle));
             if open_loop {
                 // A failure here will show when the connection is used.
+                bench.connecting.set(bench.connecting.get() + 1);
                 let _ = client.open().await;
+                bench.connecting.set(bench.connecting.get() - 1);
             } else if late > Duration::ZERO {
                 monoio::time::sleep(late).await;
             }
@@ -272,6 +280,11 @@ impl Bench {
     /// The plan goes on, whatever becomes of what was sent.
     async fn dispatch(self: &Rc<Self>, schedule: Schedule) {
         let timer = Timer::new();
+        // The plan begins when the connections are there (or cannot be had).
+        let patience_ns = now_ns() + ns(Duration::from_secs(1));
+        while now_ns() < patience_ns && self.jobs.borrow().waiting.len() < self.share.connections {
+            monoio::time::sleep(TICK).await;
+        }
         let start_ns = now_ns();
         for offset_ns in schedule {
             let planned_ns = start_ns + offset_ns;
@@ -284,9 +297,13 @@ impl Bench {
             jobs.planned.push_back(Job { planned_ns, direct });
             if let Some(waker) = jobs.waiting.pop_front() {
                 waker.wake();
-            } else if self.working.get() < self.share.connections_max {
+            } else {
+                let wanted = jobs.planned.len() > self.connecting.get();
+                let room = self.working.get() < self.share.connections_max;
                 drop(jobs);
-                self.spawn(true, Duration::ZERO);
+                if wanted && room && self.connecting.get() < CONNECTING_MAX {
+                    self.spawn(true, Duration::ZERO);
+                }
             }
         }
         let grace_ns = now_ns() + ns(self.share.options.grace);

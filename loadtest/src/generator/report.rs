@@ -106,6 +106,9 @@ impl Report {
         if lag_ns > LAG_NS_MAX {
             return Some(format!("send lag p99 is {} ms: the generator itself was late", ms(lag_ns)));
         }
+        if self.options.pace != Pace::Closed && self.tally.lag.is_empty() && self.tally.waited > 0 {
+            return Some("no request found a free connection".to_owned());
+        }
         (self.tally.ok == 0 && self.tally.events == 0).then(|| "nothing succeeded".to_owned())
     }
 
@@ -151,6 +154,9 @@ impl Report {
             tally.ok as f64 / self.measured_secs,
             self.measured_secs
         );
+        if tally.waited > 0 {
+            text += &format!("waited    {} requests for a connection\n", tally.waited);
+        }
         if self.options.slo.is_some() {
             let share = 100.0 * tally.good as f64 / (tally.ok + self.errors()).max(1) as f64;
             text += &format!("goodput   {:.1}/s · {share:.1} %\n", tally.good as f64 / self.measured_secs);
