@@ -158,6 +158,9 @@ impl Intake {
         }
         if let Some(events) = events {
             self.let_go_of_the_large(events);
+            if self.end != End::NotYet {
+                self.take_the_rest(events);
+            }
         }
         Ok(())
     }
@@ -224,6 +227,19 @@ impl Intake {
         if events.large {
             self.release_open();
         }
+    }
+
+    /// A body that ends well may leave its last event without the blank line.
+    fn take_the_rest(&mut self, events: &mut Events) {
+        if !self.open.is_empty() && !events.large {
+            events.scratch.clear();
+            self.open.iter().for_each(|span| events.scratch.extend_from_slice(span.of(&self.buffer)));
+            let Events { observer, scratch, usage, token_seen, .. } = events;
+            if !Events::keeps(observer, scratch, usage, token_seen) {
+                self.open.clear();
+            }
+        }
+        self.release_open();
     }
 
     fn release_open(&mut self) {

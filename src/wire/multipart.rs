@@ -9,16 +9,19 @@ use std::borrow::Cow;
 use memchr::memmem;
 use smallvec::SmallVec;
 
-use super::json::{self, Edit, Spliced, is_model_name, redirects, routing_key};
-use crate::base::{
-    limits::{BOUNDARY_BYTES_MAX, MODEL_BYTES_MAX, PART_HEAD_BYTES_MAX},
-    span::Span,
+use super::json::{self, Edit, Spliced, redirects, routing_key};
+use crate::{
+    base::{
+        limits::{BOUNDARY_BYTES_MAX, MODEL_BYTES_MAX, PART_HEAD_BYTES_MAX},
+        span::Span,
+    },
+    wire::model_name::is_model_name,
 };
 
 /// What a form says, and where. Invariant: every span lies in the body that was peeked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MultipartPeek<'a> {
-    /// The model asked for; matches `[A-Za-z0-9._:/@+-]{1,256}`.
+    /// The model asked for; matches `[A-Za-z0-9._:/@+,=-]{1,256}`.
     pub model: &'a str,
     /// The content of the `model` part: what [`splice()`] replaces.
     pub model_value: Span,
@@ -95,7 +98,7 @@ impl BadMultipart {
             }
             Self::ModelMissing => "The request has no 'model'.".into(),
             Self::ModelOdd => {
-                format!("'model' must be 1 to {MODEL_BYTES_MAX} characters of A-Z a-z 0-9 . _ : / @ + -")
+                format!("'model' must be 1 to {MODEL_BYTES_MAX} characters of A-Z a-z 0-9 . _ : / @ + , = -")
                     .into()
             }
             Self::StreamNotBoolean => "'stream' must be true or false.".into(),

@@ -77,7 +77,7 @@ impl BadBody {
             Self::ModelMissing => "The request has no 'model'.".into(),
             Self::ModelNotString => "'model' must be a string.".into(),
             Self::ModelOdd => {
-                format!("'model' must be 1 to {MODEL_BYTES_MAX} characters of A-Z a-z 0-9 . _ : / @ + -")
+                format!("'model' must be 1 to {MODEL_BYTES_MAX} characters of A-Z a-z 0-9 . _ : / @ + , = -")
                     .into()
             }
             Self::NotBoolean(name) => format!("'{name}' must be true or false.").into(),

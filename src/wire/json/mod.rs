@@ -14,7 +14,7 @@ mod splice;
 pub mod usage;
 
 pub use bad::BadBody;
-pub(crate) use names::{is_model_name, redirects, routing_key};
+pub(crate) use names::{redirects, routing_key};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use peek::fuzz_peek;
 pub use peek::{IncludeUsage, Peek, Stateful, StreamOptions, peek};

@@ -3,8 +3,6 @@
 //! The rule behind both lists: the request that was authorised is the request that is sent. A key that an upstream could
 //! read as one of ours, or as an order to go elsewhere, is refused, never dropped, so that nobody believes it works.
 
-use crate::base::limits::MODEL_BYTES_MAX;
-
 /// Keys this gateway, or an upstream, decides by. In another letter case they are refused: Go's `encoding/json` would
 /// read `Model` as `model`, and take the later of the two.
 pub(crate) const ROUTING_KEYS: [&str; 16] = [
@@ -62,12 +60,6 @@ pub(crate) fn redirects(key: &str) -> Option<&'static str> {
         .or_else(|| prefixed().then_some(REDIRECTING_PREFIX))
 }
 
-/// A model name is made of `[A-Za-z0-9._:/@+-]`: nothing that any parser, path, header or log could read in two ways.
-pub(crate) fn is_model_name(name: &[u8]) -> bool {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"._:/@+-".contains(b);
-    (1..=MODEL_BYTES_MAX).contains(&name.len()) && name.iter().all(plain)
-}
-
 /// Whether `key` is `name` under simple case folding. Besides ASCII, two letters fold to one: Go knows them.
 fn folds_to(key: &str, name: &str) -> bool {
     if key.len() == name.len() || key.is_ascii() {
@@ -116,17 +108,5 @@ mod tests {
         ] {
             assert_eq!(redirects(key), name, "{key}");
         }
-    }
-
-    #[test]
-    fn a_model_name_is_short_and_plain() {
-        for name in ["gpt-4o", "openai/gpt-4o", "@cf/meta/llama-3.1-8b", "ft:a:b::C+1", "x"] {
-            assert!(is_model_name(name.as_bytes()), "{name}");
-        }
-        for name in ["", "a b", "a\0", "a\"b", "ä", "a%2f", "a?b", "a#b", "a\\b", "a\n"] {
-            assert!(!is_model_name(name.as_bytes()), "{name}");
-        }
-        assert!(is_model_name(&[b'm'; MODEL_BYTES_MAX]));
-        assert!(!is_model_name(&[b'm'; MODEL_BYTES_MAX + 1]));
     }
 }

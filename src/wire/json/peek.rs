@@ -8,13 +8,16 @@ use std::{borrow::Cow, collections::HashSet};
 use smallvec::SmallVec;
 use sonic_rs::{JsonValueTrait, LazyValue, to_object_iter};
 
-use super::{BadBody, is_model_name, redirects, routing_key, scan};
-use crate::base::{limits::JSON_KEYS_MAX, span::Span};
+use super::{BadBody, redirects, routing_key, scan};
+use crate::{
+    base::{limits::JSON_KEYS_MAX, span::Span},
+    wire::model_name::is_model_name,
+};
 
 /// What a request body says, and where. Invariant: every span lies in the body that was peeked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Peek<'a> {
-    /// The model asked for, unescaped; matches `[A-Za-z0-9._:/@+-]{1,256}`.
+    /// The model asked for, unescaped; matches `[A-Za-z0-9._:/@+,=-]{1,256}`.
     pub model: Cow<'a, str>,
     /// The value of `model`, quotes included: what [`super::splice()`] replaces.
     pub model_value: Span,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::base::limits::MODEL_BYTES_MAX;
+use crate::wire::model_name::is_model_name;
 
 /// What a method and a path (without its query) ask for.
 ///
@@ -159,13 +159,6 @@ impl Endpoint {
             Self::Model               => ("/models/",              "model",               Body::None, Local),
         }
     }
-}
-
-/// May this be a model's name? `[A-Za-z0-9._:/@+-]`, 1 to [`MODEL_BYTES_MAX`] bytes: what providers use, and nothing that
-/// means something in a header, a path, a log line or a page.
-pub fn is_model_name(name: &[u8]) -> bool {
-    (1..=MODEL_BYTES_MAX).contains(&name.len())
-        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"._:/@+-".contains(b))
 }
 
 fn locate(path: &[u8]) -> Option<Found<'_>> {
