@@ -107,3 +107,27 @@ pub const ADDRESSES_MAX: usize = 16;
 /// How often names are resolved again, and how long a failure is remembered before the next try.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const RESOLVE_RETRY: Duration = Duration::from_secs(3);
+
+// The configuration file. These bound what an operator can do by mistake, not what a caller can do.
+
+/// Most bytes of the configuration file and of each file it names: a certificate bundle of all public roots is 250 KiB.
+pub const CONFIG_FILE_BYTES_MAX: usize = 4 << 20;
+/// Most providers; a `ProviderId` is 16 bits wide.
+pub const PROVIDERS_MAX: usize = 1_024;
+const _: () = assert!(PROVIDERS_MAX <= u16::MAX as usize);
+/// Most keys of one provider.
+pub const PROVIDER_KEYS_MAX: usize = 64;
+/// Longest name of a provider or of one of its keys: it stands in metrics, logs and `{provider}/{model}`.
+pub const NAME_BYTES_MAX: usize = 64;
+const _: () = assert!(NAME_BYTES_MAX < MODEL_BYTES_MAX);
+/// Longest provider key. Tokens of cloud identities reach 2 KiB; a head has to hold it with room to spare.
+pub const PROVIDER_KEY_BYTES_MAX: usize = 4 << 10;
+const _: () = assert!(PROVIDER_KEY_BYTES_MAX * 2 <= HEAD_BYTES_MAX);
+/// Highest number of a core that can be named, and most shards: Linux's own `CONFIG_NR_CPUS` is at most 8192.
+pub const CORES_MAX: usize = 8_192;
+/// Longest duration that can be configured: a day.
+pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(86_400);
+const _: () = assert!(EXCHANGE_TIME.as_secs() <= CONFIG_TIME_MAX.as_secs());
+/// Smallest head an operator may allow: below it no SDK's request fits.
+pub const HEAD_BYTES_FLOOR: usize = 1 << 10;
+const _: () = assert!(HEAD_BYTES_FLOOR <= HEAD_BYTES_MAX);

@@ -1,5 +1,6 @@
-//! Words that everyone uses: time as a value, bounds, spans, secrets. Names nothing else in the house.
+//! Words that everyone uses: time as a value, addresses, bounds, spans, secrets. Names nothing else in the house.
 
+pub mod address;
 pub mod limits;
 pub mod now;
 pub mod secret;
