@@ -77,3 +77,61 @@ fn read(file: &Text<'_>, around: &dyn super::Surroundings) -> Option<Vec<u8>> {
     };
     result.map_err(complain).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Fake, compile};
+
+    #[test]
+    fn certificates_are_read_and_judged() {
+        let issued = rcgen::generate_simple_self_signed(["gateway.test".to_owned()]).expect("certificate");
+        let other = rcgen::generate_simple_self_signed(["other.test".to_owned()]).expect("certificate");
+        let leak = |text: String| -> &'static [u8] { text.into_bytes().leak() };
+        let around = Fake {
+            files: vec![
+                ("/cert", leak(issued.cert.pem())),
+                ("/key", leak(issued.signing_key.serialize_pem())),
+                ("/other", leak(other.signing_key.serialize_pem())),
+                ("/not-pem", b"hello"),
+            ],
+            ..Fake::default()
+        };
+        let tls = |cert: &str, key: &str| {
+            let text = format!(
+                "[server]\ntls_listen = \"127.0.0.1:1\"\n[server.tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n\
+             [[provider]]\nname = \"a\"\nauth = \"none\"\nbase_url = \"https://x.test\"\nca_file = \"{cert}\"\n"
+            );
+            compile(&text, "t.toml", &around)
+        };
+        let good = tls("/cert", "/key").unwrap_or_else(|complaints| panic!("{complaints}")).snapshot;
+        assert!(good.server.listen.is_empty() && good.server.tls_listen.len() == 1);
+        assert!(
+            good.server.tls.is_some_and(|tls| tls.certificates_pem.starts_with(b"-----BEGIN CERTIFICATE"))
+        );
+        assert!(good.providers[0].ca.is_some());
+        let whats = |cert, key| -> Vec<String> {
+            tls(cert, key)
+                .expect_err("wrong")
+                .0
+                .into_iter()
+                .map(|c| format!("{}: {}", c.path, c.what))
+                .collect()
+        };
+        assert_eq!(whats("/cert", "/other"), ["server.tls.key: this key does not belong to the certificate"]);
+        assert_eq!(
+            whats("/not-pem", "/not-pem"),
+            [
+                "server.tls.cert: this file holds no certificate",
+                "server.tls.key: this file holds no private key",
+                "provider[0].ca_file: this file holds no certificate",
+            ]
+        );
+        assert_eq!(
+            whats("/none", "/key"),
+            [
+                "server.tls.cert: this file cannot be read: entity not found",
+                "provider[0].ca_file: this file cannot be read: entity not found",
+            ]
+        );
+    }
+}

@@ -50,7 +50,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         );
     }
     let mut taken = HashMap::new();
-    let providers = tables.into_iter().take(limits::PROVIDERS_MAX);
+    let providers = tables.into_iter().take(limits::PROVIDERS_MAX).flatten();
     let providers = providers.filter_map(|table| provider(table, timeouts, &mut taken)).collect();
     root.close();
     Snapshot::new(server, admin, limits, providers)
@@ -81,16 +81,15 @@ impl Places {
 fn address(text: &Text<'_>) -> Option<SocketAddr> {
     let parsed = text.value.parse::<SocketAddr>().ok();
     if parsed.is_none() {
-        let value = text.value.as_str();
         let port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-        let fix = match value.rsplit_once(':') {
+        let fix = match text.raw.rsplit_once(':') {
             Some(("localhost", rest)) if port(rest) => {
                 format!("write \"127.0.0.1:{rest}\" or \"[::1]:{rest}\"")
             }
             Some(("" | "*", rest)) if port(rest) => {
                 format!("write \"0.0.0.0:{rest}\" or \"[::]:{rest}\" for every address of this machine")
             }
-            _ if value.parse::<IpAddr>().is_ok() => {
+            _ if text.raw.parse::<IpAddr>().is_ok() => {
                 "add a port: \"127.0.0.1:8080\", \"[::1]:8080\"".to_owned()
             }
             _ => {
@@ -104,10 +103,11 @@ fn address(text: &Text<'_>) -> Option<SocketAddr> {
 }
 
 fn server(mut table: Table<'_>, places: &mut Places) -> Server {
+    // An address that is wrong stays in the list as `None`: there is something to listen on, only not yet.
     let mut listeners = |field: Option<Field<'_>>, setting| {
-        field.map(|field| {
-            let texts = field.texts().unwrap_or_default();
-            texts.iter().filter_map(|text| places.take(text, setting)).collect::<Vec<_>>()
+        field.map(|field| match field.texts() {
+            Some(texts) => texts.iter().map(|text| places.take(text, setting)).collect(),
+            None => vec![None],
         })
     };
     let listen = listeners(table.get("listen"), "server.listen");
@@ -157,11 +157,11 @@ fn server(mut table: Table<'_>, places: &mut Places) -> Server {
     table.close();
     Server {
         listen: match (listen, &tls_listen) {
-            (Some(listen), _) => listen,
+            (Some(listen), _) => listen.into_iter().flatten().collect(),
             (None, Some(_)) => Vec::new(),
             (None, None) => defaults.listen,
         },
-        tls_listen: tls_listen.unwrap_or_default(),
+        tls_listen: tls_listen.into_iter().flatten().flatten().collect(),
         tls,
         cores,
         backend: backend.unwrap_or(defaults.backend),
@@ -329,5 +329,97 @@ fn default_timeouts() -> Timeouts {
         first_byte: limits::FIRST_BYTE_TIME,
         between_bytes: limits::BETWEEN_BYTES_TIME,
         total: limits::EXCHANGE_TIME,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{check, check_fix};
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let range = "this number is out of range";
+        for (setting, value) in [
+            ("server.drain_secs", "-1"),
+            ("server.drain_secs", "86401"),
+            ("server.drain_secs", "nan"),
+            ("server.drain_secs", "inf"),
+            ("server.drain_secs", "-0.5"),
+            ("server.connections_max", "0"),
+            ("server.connections_max", "99999999999999999999"),
+            ("server.cores", "0"),
+            ("limits.head_bytes", "1023"),
+            ("limits.head_bytes", "32769"),
+            ("limits.head_fields", "101"),
+            ("limits.body_bytes", "1073741825"),
+            ("timeouts.total_secs", "0.01"),
+        ] {
+            let column = setting.len() + 4;
+            check(&format!("{setting} = {value}"), &[&format!("1:{column} {setting}: {range}")]);
+        }
+        check(
+            "[limits]\nbody_bytes = 2_000_000\nbuffered_bytes = 1_999_999\n",
+            &[
+                "1:1 limits: buffered_bytes is less than body_bytes: a request of the size that is allowed never fits",
+            ],
+        );
+        check("[timeouts]\ntotal_secs = 1", &["1:1 timeouts: connect_secs is more than total_secs"]);
+    }
+
+    #[test]
+    fn listeners_are_addresses_and_each_has_its_own() {
+        let wrong = |address: &str| format!("`{address}` is not an address to listen on");
+        for address in
+            ["localhost:1", ":8080", "8080", "127.0.0.1", "127.0.0.1:70000", "host:1", "", "[::1]", "127.1:1"]
+        {
+            check(
+                &format!("server.listen = \"{address}\""),
+                &[&format!("1:17 server.listen: {}", wrong(address))],
+            );
+        }
+        check_fix(
+            "server.listen = \":8080\"",
+            "write \"0.0.0.0:8080\" or \"[::]:8080\" for every address of this machine",
+        );
+        check_fix("server.listen = \"::1\"", "add a port: \"127.0.0.1:8080\", \"[::1]:8080\"");
+        check(
+            "server.listen = \"${HOST}\"",
+            &["1:17 server.listen: `${HOST}` is not an address to listen on"],
+        );
+        check("server.listen = []", &["1:1 server: there is no address to listen on"]);
+        check(
+            "server.listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]",
+            &["1:33 server.listen[1]: server.listen already takes this address"],
+        );
+        check(
+            "server.listen = [\"0.0.0.0:1\"]\nadmin.listen = \"127.0.0.1:1\"",
+            &["2:16 admin.listen: server.listen already takes this address"],
+        );
+        check("server.tls_listen = \"127.0.0.1:1\"", &["1:1 server: tls_listen needs a certificate"]);
+        let provider = "[[provider]]\nname = \"openai\"\n";
+        check(
+            &format!(
+                "server.listen = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"[::1]:1\", \"0.0.0.0:1\"]\n{provider}"
+            ),
+            &[],
+        );
+        check(
+            &format!("admin.listen = \"0.0.0.0:9\"\n{provider}"),
+            &[
+                "1:16 admin.listen: the admin listener can be reached from other machines and asks nobody who they are",
+            ],
+        );
+    }
+
+    #[test]
+    fn cores_and_backend_are_one_of_a_few_words() {
+        check("server.cores = \"all\"", &["1:16 server.cores: `all` is not a choice here"]);
+        check_fix("server.cores = \"atuo\"", "did you mean \"auto\"?");
+        check("server.cores = []", &["1:16 server.cores: this list of cores is empty"]);
+        check("server.cores = [1, 1]", &["1:16 server.cores: a core stands in this list twice"]);
+        check("server.cores = [1, -1]", &["1:20 server.cores[1]: this number is out of range"]);
+        check("server.cores = true", &["1:16 server.cores: this does not name cores"]);
+        check_fix("server.backend = \"iouring\"", "did you mean \"io_uring\"?");
+        check_fix("server.backend = \"kqueue\"", "choose one of: auto, io_uring, epoll");
     }
 }

@@ -1,7 +1,7 @@
 //! What is wrong in a configuration, where, and how to put it right, shown the way compilers do.
 //!
 //! A complaint never holds a secret: its words quote nothing that was interpolated, and its excerpt of the file shows
-//! only values that are known not to be secret (see [`super::report`]).
+//! only values that are known not to be secret (see `report.rs`).
 
 use std::{fmt, sync::Arc};
 

@@ -39,12 +39,12 @@ pub(super) fn interpolate(text: &str, around: &dyn Surroundings) -> Result<Zeroi
     while let Some(at) = rest.find("${") {
         let (before, from) = rest.split_at(at);
         if let Some(before) = before.strip_suffix('$') {
-            whole.push_str(before);
-            whole.push_str("${");
+            grow(&mut whole, before, from.len());
+            grow(&mut whole, "${", from.len());
             rest = &from[2..];
             continue;
         }
-        whole.push_str(before);
+        grow(&mut whole, before, from.len());
         let Some(end) = from.find('}') else {
             misses.push(Miss {
                 token: from.to_owned(),

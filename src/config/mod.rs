@@ -1,12 +1,62 @@
-//! Text → tables as they were written ([`raw`]) → checked, every complaint at once ([`check`], [`provider`]) → an
+//! Text → tables as they were written (`raw`) → checked, every complaint at once (`check`, `provider`) → an
 //! immutable [`Snapshot`].
 //!
 //! A snapshot exists only if nothing at all was wrong with the text. Nothing here resolves a name, opens a socket or
 //! reads a clock; what it reads of the world goes through [`Surroundings`].
+//!
+//! Every setting there is, with its default (`…` where there is none); strings may hold `${…}` (see `interpolate.rs`):
+//!
+//! ```toml
+//! [server]
+//! listen = ["127.0.0.1:8080"]  # plain HTTP
+//! tls_listen = []              # TLS; then `listen` is empty unless given
+//! tls = { cert = …, key = … }  # PEM files
+//! cores = "auto"               # or a number, or a list of cores
+//! backend = "auto"             # or "io_uring", "epoll"
+//! drain_secs = 30
+//! connections_max = 16384      # per core
+//! [admin]
+//! listen = "127.0.0.1:8081"    # or "off"
+//! [limits]                     # explained in base/limits.rs
+//! head_bytes = 32768
+//! head_fields = 100
+//! body_bytes = 33554432
+//! buffered_bytes = 536870912   # per core
+//! buffer_wait_secs = 5
+//! head_secs = 10
+//! handshake_secs = 5
+//! idle_secs = 75
+//! body_grace_secs = 5
+//! body_rate_floor = 1024       # bytes per second
+//! write_grace_secs = 30
+//! write_rate_floor = 1024
+//! pool_idle_max = 1024         # per core, over all providers
+//! [timeouts]
+//! connect_secs = 2
+//! first_byte_secs = 300
+//! between_bytes_secs = 120
+//! total_secs = 3600
+//! [[provider]]
+//! name = …                     # of a profile, or any other
+//! profile = …                  # the profile of that name
+//! base_url = …                 # the profile's; without a path: /v1
+//! key = …                      # the profile's environment variable
+//! keys = [{ name = …, key = … }]  # instead of `key`
+//! auth = …                     # the profile's; "bearer", "none" or a header field such as "api-key"
+//! inject_usage = …             # the profile's; otherwise false
+//! allow_private = false        # may be reached at a private address
+//! allow_http = false           # may be reached without TLS although it is on another machine
+//! ca_file = …                  # PEM file of CA certificates trusted besides the public ones
+//! models = []                  # to list in /v1/models besides the provider's own
+//! timeouts = {}                # as above, for this provider
+//! pool_idle_max = 128          # per core and target
+//! pool_idle_secs = 30
+//! ```
 
 mod certificate;
 mod check;
 mod complaint;
+mod credential;
 mod interpolate;
 pub mod profiles;
 mod provider;
@@ -20,6 +70,7 @@ mod url;
 use std::path::Path;
 
 use toml::de::DeTable;
+use zeroize::Zeroizing;
 
 pub use self::{
     complaint::{Complaint, Complaints, Severity},
@@ -42,7 +93,8 @@ pub fn load(path: &Path, around: &dyn Surroundings) -> Result<Loaded, Complaints
     let name = path.display().to_string();
     let refuse = |what, fix: &str| Err(Complaints(vec![Complaint::whole(&name, what, fix.to_owned())]));
     let bytes = match around.read(path) {
-        Ok(bytes) => bytes,
+        // There may be keys in it.
+        Ok(bytes) => Zeroizing::new(bytes),
         Err(error) => return refuse(format!("this file cannot be read: {error}"), "name another with `-c`"),
     };
     match std::str::from_utf8(&bytes) {

@@ -5,32 +5,32 @@ use std::{collections::HashMap, net::IpAddr};
 use super::{
     certificate,
     check::timeouts,
+    credential,
     profiles::{self, Profile, Reasoning},
     raw::{Field, Table, Text},
     snapshot::{Dial, Key, Provider, Timeouts},
     suggest::nearest,
     url::{BaseUrl, Host},
 };
-use crate::base::{
-    ids::ProviderId,
-    limits::{
-        CONFIG_TIME_MAX, MODEL_BYTES_MAX, NAME_BYTES_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_TARGET_MAX,
-        POOL_IDLE_TIME, PROVIDER_KEY_BYTES_MAX, PROVIDER_KEYS_MAX, TICK,
-    },
-    secret::Secret,
+use crate::base::ids::ProviderId;
+use crate::base::limits::{
+    CONFIG_TIME_MAX, MODEL_BYTES_MAX, NAME_BYTES_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_TARGET_MAX,
+    POOL_IDLE_TIME, TICK,
 };
 
-/// Reads a provider; nothing if anything in it is wrong. `taken` holds the names of those before it.
+/// Reads a provider; nothing if anything in it is wrong. `taken` says who has which name.
 pub(super) fn provider(
     mut table: Table<'_>,
     defaults: Timeouts,
-    taken: &mut HashMap<String, usize>,
+    taken: &mut HashMap<String, String>,
 ) -> Option<Provider> {
     let name = provider_name(&mut table, taken);
-    let profile = profile(&mut table, name.as_deref());
-    let base = base_url(&mut table, name.as_deref(), profile);
-    let auth = auth(&mut table, profile);
-    let keys = keys(&mut table, profile, base.as_ref(), auth);
+    let asked = profile(&mut table, name.as_deref());
+    let profile = asked.flatten();
+    // A misspelt profile is one mistake, not two.
+    let base = base_url(&mut table, name.as_deref().filter(|_| asked.is_some()), profile);
+    let auth = credential::auth(&mut table, profile);
+    let keys = credential::keys(&mut table, profile, base.as_ref(), auth);
 
     let allow_http = table.get("allow_http").and_then(Field::flag).unwrap_or(false);
     let allow_private = table.get("allow_private").and_then(Field::flag).unwrap_or(false);
@@ -88,9 +88,10 @@ pub(super) fn provider(
     })
 }
 
-type Known = Option<(&'static str, &'static Profile)>;
+/// A profile and its name.
+pub(super) type Known = Option<(&'static str, &'static Profile)>;
 
-fn provider_name(table: &mut Table<'_>, taken: &mut HashMap<String, usize>) -> Option<String> {
+fn provider_name(table: &mut Table<'_>, taken: &mut HashMap<String, String>) -> Option<String> {
     let Some(field) = table.get("name") else {
         table.complain(
             "this provider has no name",
@@ -104,20 +105,24 @@ fn provider_name(table: &mut Table<'_>, taken: &mut HashMap<String, usize>) -> O
         text.complain("`dynamic` is reserved for routes", "choose another name");
         return None;
     }
-    let place = taken.len();
-    if let Some(before) = taken.insert(name.clone(), place) {
-        taken.insert(name, before);
+    if let Some(before) = taken.get(&name) {
         text.complain(
-            format!("provider[{before}] already has this name"),
+            format!("{before} already has this name"),
             "give each provider a name of its own; several keys of one provider stand in its `keys`",
         );
         return None;
     }
+    taken.insert(name.clone(), table.path().to_owned());
     Some(name)
 }
 
 /// A name that can stand in a path, a metric and a log line.
-fn good_name(text: &Text<'_>) -> Option<String> {
+pub(super) fn good_name(text: &Text<'_>) -> Option<String> {
+    if text.is_reference() {
+        // It will be shown everywhere, which is not what the environment is for.
+        text.complain("a name cannot be looked up elsewhere", "write it out");
+        return None;
+    }
     let inner =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
     let starts = text.value.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit());
@@ -131,11 +136,11 @@ fn good_name(text: &Text<'_>) -> Option<String> {
     None
 }
 
-/// The profile that is asked for, or else the one of the same name.
-fn profile(table: &mut Table<'_>, name: Option<&str>) -> Known {
+/// The profile that is asked for, or else the one of the same name; `None` if what is asked for is wrong.
+fn profile(table: &mut Table<'_>, name: Option<&str>) -> Option<Known> {
     let find =
         |name: &str| profiles::all().get_key_value(name).map(|(name, profile)| (name.as_str(), profile));
-    let Some(field) = table.get("profile") else { return name.and_then(find) };
+    let Some(field) = table.get("profile") else { return Some(name.and_then(find)) };
     let text = field.text()?;
     let found = find(&text.value);
     if found.is_none() {
@@ -145,7 +150,7 @@ fn profile(table: &mut Table<'_>, name: Option<&str>) -> Known {
         };
         text.complain(format!("there is no built-in profile {}", text.quoted()), fix);
     }
-    found
+    found.map(Some)
 }
 
 fn profile_names() -> String {
@@ -153,8 +158,8 @@ fn profile_names() -> String {
 }
 
 /// A base URL and who said it.
-struct Base<'a> {
-    url: BaseUrl,
+pub(super) struct Base<'a> {
+    pub(super) url: BaseUrl,
     /// The operator's own words, if it is not the profile's.
     text: Option<Text<'a>>,
 }
@@ -197,273 +202,6 @@ fn base_url<'a>(table: &mut Table<'a>, name: Option<&str>, profile: Known) -> Op
             None
         }
     }
-}
-
-/// How a key is shown to the provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Auth {
-    Bearer,
-    Header(String),
-    /// Said so, and not merely unsaid.
-    Nothing,
-}
-
-/// Header fields that carry something else.
-const NOT_FOR_KEYS: [&str; 14] = [
-    "accept-encoding",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "idempotency-key",
-    "keep-alive",
-    "proxy-connection",
-    "transfer-encoding",
-    "user-agent",
-    "x-forwarded-for",
-    "x-request-id",
-    "accept-language",
-    "proxy-authenticate",
-    "www-authenticate",
-];
-
-/// `None` if nothing was said; the inner one if what was said is wrong.
-fn auth(table: &mut Table<'_>, profile: Known) -> Option<Option<Auth>> {
-    let Some(field) = table.get("auth") else {
-        let (_, profile) = profile?;
-        return Some(Some(match profile.auth.as_str() {
-            "bearer" => Auth::Bearer,
-            header => Auth::Header(header.to_owned()),
-        }));
-    };
-    let Some(text) = field.text() else { return Some(None) };
-    Some(match text.value.as_str() {
-        "bearer" => Some(Auth::Bearer),
-        "none" => Some(Auth::Nothing),
-        "authorization" => Some(Auth::Header("authorization".to_owned())),
-        header => {
-            let byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            // With a hyphen, so that a misspelt "bearer" is not taken for the name of a field.
-            let named = header.contains('-') && !header.starts_with('-') && !header.ends_with('-');
-            if named
-                && header.len() <= NAME_BYTES_MAX
-                && header.bytes().all(byte)
-                && !NOT_FOR_KEYS.contains(&header)
-            {
-                Some(Auth::Header(header.to_owned()))
-            } else {
-                let fix = match nearest(text.raw, ["bearer", "none", "api-key", "x-api-key", "authorization"])
-                {
-                    Some(near) => format!("did you mean \"{near}\"?"),
-                    None => "write \"bearer\", \"none\", or the header field that carries the key, such as \
-                             \"api-key\", in lower case"
-                        .to_owned(),
-                };
-                text.complain(format!("{} is no way to send a key", text.quoted()), fix);
-                None
-            }
-        }
-    })
-}
-
-/// The keys with their header lines, at least one; nothing if any is wrong.
-fn keys(
-    table: &mut Table<'_>,
-    profile: Known,
-    base: Option<&Base<'_>>,
-    auth: Option<Option<Auth>>,
-) -> Option<Vec<Key>> {
-    let one = table.get("key");
-    let many = table.get("keys");
-    // What is sent is decided by `auth`; with a key but no word on it, it is a bearer token.
-    let auth_wrong = matches!(auth, Some(None));
-    let auth = auth.flatten();
-    match (one, many) {
-        (Some(field), Some(_)) => {
-            field.complain("there is a `key` and there are `keys`", "keep one of the two");
-            None
-        }
-        (Some(field), None) => {
-            let text = field.secret()?;
-            let line = key_line(&text, auth.as_ref().unwrap_or(&Auth::Bearer));
-            (!auth_wrong).then_some(())?;
-            Some(vec![Key { name: "default".into(), line: line? }])
-        }
-        (None, Some(_)) => named_keys(table, auth.as_ref().unwrap_or(&Auth::Bearer)).filter(|_| !auth_wrong),
-        (None, None) if auth_wrong => None,
-        (None, None) => no_key(table, profile, base, auth),
-    }
-}
-
-fn named_keys(table: &mut Table<'_>, auth: &Auth) -> Option<Vec<Key>> {
-    let tables = table.tables("keys");
-    if tables.is_empty() {
-        table.complain(
-            "`keys` has no key in it",
-            "keys = [{ name = \"a\", key = \"${…}\" }], or leave it out",
-        );
-        return None;
-    }
-    if tables.len() > PROVIDER_KEYS_MAX {
-        table.complain("there are too many keys", format!("a provider has at most {PROVIDER_KEYS_MAX}"));
-        return None;
-    }
-    let mut names: Vec<String> = Vec::new();
-    let mut keys = Vec::new();
-    let count = tables.len();
-    for mut inner in tables {
-        let name = match inner.get("name") {
-            Some(field) => field.text().and_then(|text| {
-                let name = good_name(&text)?;
-                if names.contains(&name) {
-                    text.complain(
-                        "another key of this provider has this name",
-                        "give each key a name of its own",
-                    );
-                    return None;
-                }
-                names.push(name.clone());
-                Some(name)
-            }),
-            None => {
-                inner.complain(
-                    "this key has no name",
-                    "name = \"…\": it stands in logs and metrics instead of the key",
-                );
-                None
-            }
-        };
-        let line = match inner.get("key") {
-            Some(field) => field.secret().and_then(|text| key_line(&text, auth)),
-            None => {
-                inner.complain("there is no key here", "key = \"${…}\"");
-                None
-            }
-        };
-        inner.close();
-        if let (Some(name), Some(line)) = (name, line) {
-            keys.push(Key { name: name.into(), line });
-        }
-    }
-    (keys.len() == count).then_some(keys)
-}
-
-/// What happens when the table has no key: the profile's variable, or none at all where that can be meant.
-fn no_key(
-    table: &mut Table<'_>,
-    profile: Known,
-    base: Option<&Base<'_>>,
-    auth: Option<Auth>,
-) -> Option<Vec<Key>> {
-    let nothing = || Some(vec![Key { name: "default".into(), line: Secret::new(Vec::new()) }]);
-    if auth == Some(Auth::Nothing) {
-        return nothing();
-    }
-    let Some((name, profile)) = profile else {
-        if auth.is_some() {
-            table.complain("this provider has no key", "key = \"${…}\", or auth = \"none\" if it needs none");
-            return None;
-        }
-        if base.is_some_and(|base| !base.url.host.is_loopback()) {
-            table.warn(
-                "requests are sent without a key",
-                "give it a `key`, or say auth = \"none\" if that is meant",
-            );
-        }
-        return nothing();
-    };
-    let auth = auth.unwrap_or(Auth::Bearer);
-    let found = profile.env.iter().find_map(|variable| {
-        table
-            .around()
-            .env(variable)
-            .filter(|value| !value.is_empty())
-            .map(|value| (variable, Secret::new(value.into())))
-    });
-    let usual = profile.env.first().map_or("KEY", String::as_str);
-    // A key that was set for the profile's own host goes to no other unless the operator says so.
-    let elsewhere = match (&profile.base_url, base) {
-        (Some(own), Some(base)) => !BaseUrl::parse(own).is_ok_and(|own| own.same_origin(&base.url)),
-        _ => false,
-    };
-    match found {
-        Some((variable, _)) if elsewhere => {
-            let what = format!(
-                "{variable} is set, but base_url leads elsewhere than {name}'s own and nothing says it may go there"
-            );
-            let fix = format!("key = \"${{{variable}}}\" sends it there; auth = \"none\" sends none");
-            if profile.key_optional {
-                table.warn(what, fix);
-                return nothing();
-            }
-            table.complain(what, fix);
-            None
-        }
-        Some((variable, value)) => match header_line(value.expose(), &auth) {
-            Ok(line) => Some(vec![Key { name: "default".into(), line }]),
-            Err(what) => {
-                table.complain(
-                    format!("{variable} cannot be used as a key: {what}"),
-                    "set it to the key and nothing else",
-                );
-                None
-            }
-        },
-        None if profile.key_optional => nothing(),
-        None => {
-            table.complain(format!("{name} needs a key"), format!("set {usual}, or write key = \"${{…}}\""));
-            None
-        }
-    }
-}
-
-/// The header field for a key of the file, or a complaint that does not show it.
-fn key_line(text: &Text<'_>, auth: &Auth) -> Option<Secret> {
-    if *auth == Auth::Nothing {
-        text.complain("this key is never sent: auth is \"none\"", "leave one of the two out");
-        return None;
-    }
-    match header_line(text.value.as_bytes(), auth) {
-        Ok(line) => {
-            if !text.is_reference() {
-                text.warn(
-                    "this key stands in the file itself",
-                    "keep it out: \"${NAME}\", \"${file:/path}\" or \"${cred:name}\"",
-                );
-            }
-            Some(line)
-        }
-        Err(what) => {
-            text.complain(
-                what,
-                "a key is one word of printable ASCII; see that nothing was added when it was copied",
-            );
-            None
-        }
-    }
-}
-
-/// The whole field, ready to be sent. What is not one printable word never gets near a header.
-fn header_line(key: &[u8], auth: &Auth) -> Result<Secret, String> {
-    if key.is_empty() {
-        return Err("this key is empty".to_owned());
-    }
-    if key.len() > PROVIDER_KEY_BYTES_MAX {
-        return Err(format!("this key is longer than {PROVIDER_KEY_BYTES_MAX} bytes"));
-    }
-    if let Some(at) = key.iter().position(|byte| !byte.is_ascii_graphic()) {
-        return Err(format!(
-            "this key has a space, a control character or a letter outside ASCII at byte {}",
-            at + 1
-        ));
-    }
-    let (name, scheme) = match auth {
-        Auth::Bearer => ("authorization", "Bearer "),
-        Auth::Header(name) => (name.as_str(), ""),
-        Auth::Nothing => return Ok(Secret::new(Vec::new())),
-    };
-    let parts = [name.as_bytes(), b": ", scheme.as_bytes(), key, b"\r\n"];
-    // All at once: a vector that grows leaves copies behind that nobody wipes.
-    Ok(Secret::new(parts.concat()))
 }
 
 /// Whether the way to the provider is fit for what is sent over it.
@@ -527,4 +265,102 @@ fn models(table: &mut Table<'_>, name: Option<&str>) -> Vec<Box<str>> {
         }
     }
     models
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{check, check_fix, check_provider};
+
+    #[test]
+    fn provider_names_are_plain_and_unique() {
+        check_provider("key = \"${OPENAI_API_KEY}\"", &["1:1 provider[0]: this provider has no name"]);
+        for name in ["", "OpenAI", "a/b", "-a", "ä", "a b", &"a".repeat(65)] {
+            check_provider(
+                &format!("name = \"{name}\""),
+                &[&format!("2:8 provider[0].name: `{name}` is not a name")],
+            );
+        }
+        check_provider("name = \"${HOST}\"", &["2:8 provider[0].name: a name cannot be looked up elsewhere"]);
+        check_provider("name = \"dynamic\"", &["2:8 provider[0].name: `dynamic` is reserved for routes"]);
+        check(
+            "[[provider]]\nname = \"openai\"\n[[provider]]\nname = \"deepseek\"\n[[provider]]\nname = \"openai\"",
+            &["6:8 provider[2].name: provider[0] already has this name"],
+        );
+        check_provider("name = \"opnai\"", &["1:1 provider[0]: `opnai` is not built in and has no base_url"]);
+        check_fix(
+            "[[provider]]\nname = \"opnai\"",
+            "did you mean \"openai\"? Any other needs base_url = \"https://…/v1\"",
+        );
+        check_fix(
+            "[[provider]]\nname = \"a\"\nprofile = \"deepsek\"\nbase_url = \"https://x.test\"\n",
+            "did you mean \"deepseek\"?",
+        );
+        check_provider(
+            "name = \"azure\"\nkey = \"${OPENAI_API_KEY}\"",
+            &["1:1 provider[0]: azure needs a base_url"],
+        );
+    }
+
+    #[test]
+    fn base_urls_are_strict_and_plain_http_stays_on_this_machine() {
+        let url = |url: &str| format!("name = \"a\"\nauth = \"none\"\nbase_url = \"{url}\"");
+        let http = "4:12 provider[0].base_url: plain http is only for this machine: keys and prompts could be read on the way";
+        check_provider(&url("http://127.0.0.1:1"), &[]);
+        check_provider(&url("http://[::1]:1"), &[]);
+        check_provider(&url("http://localhost:1"), &[]);
+        check_provider(&url("http://x.test"), &[http]);
+        check_provider(&url("http://10.0.0.1"), &[http]);
+        check_provider(&url("http://localhost.x.test"), &[http]);
+        check_provider(&(url("http://x.test") + "\nallow_http = true"), &[]);
+        check_provider(
+            "name = \"openai\"\nbase_url = \"http://x.test\"\nallow_http = true\nkey = \"${file:/k}\"",
+            &["3:12 provider[0].base_url: the key is sent unencrypted"],
+        );
+        check_provider(
+            &url("https://u:sk-secret@x.test"),
+            &["4:12 provider[0].base_url: a base URL has no user or password"],
+        );
+        check_provider(
+            &url("https://x.test/?k=sk-secret"),
+            &["4:12 provider[0].base_url: a base URL has no query and no fragment"],
+        );
+        check_provider(
+            &url("https://${HOST}#.x.test"),
+            &["4:12 provider[0].base_url: a base URL has no query and no fragment"],
+        );
+        check_provider(
+            &url("https://x.test/"),
+            &[
+                "4:12 provider[0].base_url: a base URL that ends in a bare `/` means the root: requests go to /chat/completions",
+            ],
+        );
+        check_provider(
+            &url("https://vllm"),
+            &[
+                "4:12 provider[0].base_url: this looks like a name inside your network, where addresses are private and refused",
+            ],
+        );
+        check_provider(&(url("https://vllm") + "\nallow_private = true"), &[]);
+    }
+
+    #[test]
+    fn models_are_names_and_stand_once() {
+        let models = |list: &str| format!("name = \"openai\"\nmodels = {list}");
+        check_provider(&models("[\"gpt-4o\", \"a/b:c@d\"]"), &[]);
+        check_provider(&models("[\"\"]"), &["3:11 provider[0].models[0]: `` cannot be the name of a model"]);
+        check_provider(
+            &models("[\"a b\"]"),
+            &["3:11 provider[0].models[0]: `a b` cannot be the name of a model"],
+        );
+        check_provider(
+            &models("[\"a\", \"a\"]"),
+            &["3:16 provider[0].models[1]: this model is already in the list"],
+        );
+        check_provider(
+            &models("[\"openai/gpt-4o\"]"),
+            &[
+                "3:11 provider[0].models[0]: this model begins with the provider's own name, which callers then have to write twice",
+            ],
+        );
+    }
 }

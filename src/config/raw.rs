@@ -60,19 +60,19 @@ impl<'a> Table<'a> {
         self.get(key)?.table()
     }
 
-    /// Every table of an array of tables (`[[key]]`).
-    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Self> {
+    /// Every table of an array of tables (`[[key]]`); `None` for what is there but is no table.
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Option<Self>> {
         let Some(field) = self.get(key) else { return Vec::new() };
         let DeValue::Array(array) = field.value.get_ref() else {
             field.complain(
                 format!("this is {}, not a list of tables", kind(field.value.get_ref())),
                 format!("write `[[{}]]` before each of them, or `{key} = [{{ … }}]`", key_path(&field.path)),
             );
-            return Vec::new();
+            return vec![None];
         };
         let items = array.iter().enumerate();
         let fields = items.map(|(i, value)| Field { value, path: format!("{}[{i}]", field.path), ..field });
-        fields.filter_map(Field::table).collect()
+        fields.map(Field::table).collect()
     }
 
     /// Notes that something about the table as a whole is wrong.
@@ -101,6 +101,11 @@ impl<'a> Table<'a> {
             let what = format!("there is no `{}` here", shown.escape_debug());
             self.report.note(Severity::Error, key.span(), &self.path, what, fix);
         }
+    }
+
+    /// Where in the file this table is, such as `provider[0]`.
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     pub(super) fn around(&self) -> &'a dyn super::Surroundings {
@@ -167,7 +172,7 @@ impl<'a> Field<'a> {
                 for miss in misses {
                     // The reference itself, unless the string is written with escapes.
                     let place = source.find(&miss.token).map(|at| span.start + at);
-                    let place = place.map_or(span.clone(), |at| at..at + miss.token.len());
+                    let place = place.map_or_else(|| span.clone(), |at| at..at + miss.token.len());
                     self.report.note(Severity::Error, place, &self.path, miss.what, miss.fix);
                 }
                 None

@@ -249,23 +249,30 @@ mod tests {
     use super::{super::surroundings::Fake, *};
 
     #[track_caller]
-    fn check(line: &str, hidden: &[Range<usize>], span: Range<usize>, expect: &str, caret: Range<usize>) {
+    fn check(
+        line: &str,
+        hidden: Option<Range<usize>>,
+        span: Range<usize>,
+        expect: &str,
+        caret: Range<usize>,
+    ) {
+        let hidden = hidden.as_slice();
         let parts = mask(line, 0..line.len(), hidden, hidden);
         assert_eq!(excerpt(line, &parts, span), (expect.to_owned(), caret));
     }
 
     #[test]
     fn hidden_values_are_masked_and_the_caret_follows() {
-        check("cores = 3", &[], 8..9, "cores = 3", 8..9);
-        check("key = \"sk-abcdefgh\"", &[6..19], 6..19, "key = \"***\"", 6..11);
-        check("key = \"sk-abcdefgh\", x = 1", &[6..19], 21..22, "key = \"***\", x = 1", 13..14);
-        check("key = \"sk-abcdefgh\"", &[6..19], 0..3, "key = \"***\"", 0..3);
-        check("key = \"sk-abcdefgh\"", &[6..19], 0..19, "key = \"***\"", 0..11);
-        check("key = \"sk-abcdefgh\" # was sk-old", &[6..19], 0..3, "key = \"***\"", 0..3);
-        check("sk-abc \"\"\"", &[0..10], 3..6, "\"***\"", 0..5);
-        check("ü = 1", &[], 0..2, "ü = 1", 0..1);
-        check("a = \u{1b}[31m", &[], 0..1, "a = \u{fffd}[31m", 0..1);
-        check("x", &[], 1..1, "x", 1..2);
+        check("cores = 3", None, 8..9, "cores = 3", 8..9);
+        check("key = \"sk-abcdefgh\"", Some(6..19), 6..19, "key = \"***\"", 6..11);
+        check("key = \"sk-abcdefgh\", x = 1", Some(6..19), 21..22, "key = \"***\", x = 1", 13..14);
+        check("key = \"sk-abcdefgh\"", Some(6..19), 0..3, "key = \"***\"", 0..3);
+        check("key = \"sk-abcdefgh\"", Some(6..19), 0..19, "key = \"***\"", 0..11);
+        check("key = \"sk-abcdefgh\" # was sk-old", Some(6..19), 0..3, "key = \"***\"", 0..3);
+        check("sk-abc \"\"\"", Some(0..10), 3..6, "\"***\"", 0..5);
+        check("ü = 1", None, 0..2, "ü = 1", 0..1);
+        check("a = \u{1b}[31m", None, 0..1, "a = \u{fffd}[31m", 0..1);
+        check("x", None, 1..1, "x", 1..2);
     }
 
     #[test]
@@ -295,7 +302,8 @@ mod tests {
 
     #[test]
     fn places_are_counted_from_one_in_characters() {
-        let report = Report::new("a = 1\r\nüü = 2\n", "f.toml", &Fake::default() as &dyn Surroundings);
+        let around = Fake::default();
+        let report = Report::new("a = 1\r\nüü = 2\n", "f.toml", &around);
         for span in [0..1, 7..11, 14..15, 16..16, 99..100] {
             report.note(Severity::Error, span, "", String::new(), String::new());
         }

@@ -33,7 +33,7 @@ pub(super) fn compiled(text: &str) -> Loaded {
 }
 
 /// `line:column path: what` of everything that is said of `text`.
-fn said(text: &str) -> Vec<String> {
+pub(super) fn said(text: &str) -> Vec<String> {
     let said = match compile(text, "t.toml", &around()) {
         Ok(loaded) => loaded.warnings,
         Err(complaints) => complaints.0,
@@ -46,19 +46,19 @@ fn said(text: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn check(text: &str, expect: &[&str]) {
+pub(super) fn check(text: &str, expect: &[&str]) {
     assert_eq!(said(text), expect, "{text}");
 }
 
 /// The same for the settings of one provider that is otherwise right.
 #[track_caller]
-fn check_provider(settings: &str, expect: &[&str]) {
+pub(super) fn check_provider(settings: &str, expect: &[&str]) {
     check(&format!("[[provider]]\n{settings}\n"), expect);
 }
 
 /// What is advised for the only thing wrong with `text`.
 #[track_caller]
-fn check_fix(text: &str, expect: &str) {
+pub(super) fn check_fix(text: &str, expect: &str) {
     let complaints = compile(text, "t.toml", &around()).expect_err(text);
     let fixes: Vec<_> = complaints.0.iter().map(|complaint| complaint.fix.as_str()).collect();
     assert_eq!(fixes, [expect], "{text}");
@@ -191,7 +191,7 @@ pool_idle_secs = 5
 }
 
 #[test]
-fn a_file_with_six_mistakes_is_told_all_six_at_once() {
+fn a_file_with_many_mistakes_is_told_all_of_them_at_once() {
     let text = "\
 # A gateway for the lab.
 [server]
@@ -278,11 +278,7 @@ fn text_that_is_not_toml_is_refused_without_showing_what_may_be_secret() {
 
 #[test]
 fn unknown_settings_are_refused_everywhere() {
-    check(
-        "sever = 1",
-        &["1:1 : there is no `sever` here", "1:1 : there is no provider: every model is refused"][..1]
-            .as_ref(),
-    );
+    check("sever = 1", &["1:1 : there is no `sever` here"]);
     check("[servr]\n", &["1:2 : there is no `servr` here"]);
     check_fix("[servr]\n", "did you mean `server`?");
     check_fix("[[providers]]\nname = \"openai\"\n", "did you mean `provider`?");
@@ -324,359 +320,6 @@ fn wrong_types_are_named_in_plain_words() {
     check_provider(
         "name = \"openai\"\nkeys = [\"sk-a-secret\"]",
         &["3:9 provider[0].keys[0]: this is a string, not a table"],
-    );
-}
-
-#[test]
-fn numbers_out_of_range_are_refused() {
-    let range = "this number is out of range";
-    for (setting, value) in [
-        ("server.drain_secs", "-1"),
-        ("server.drain_secs", "86401"),
-        ("server.drain_secs", "nan"),
-        ("server.drain_secs", "inf"),
-        ("server.drain_secs", "-0.5"),
-        ("server.connections_max", "0"),
-        ("server.connections_max", "99999999999999999999"),
-        ("server.cores", "0"),
-        ("limits.head_bytes", "1023"),
-        ("limits.head_bytes", "32769"),
-        ("limits.head_fields", "101"),
-        ("limits.body_bytes", "1073741825"),
-        ("timeouts.total_secs", "0.01"),
-    ] {
-        let column = setting.len() + 4;
-        check(&format!("{setting} = {value}"), &[&format!("1:{column} {setting}: {range}")]);
-    }
-    check(
-        "[limits]\nbody_bytes = 2_000_000\nbuffered_bytes = 1_999_999\n",
-        &[
-            "1:1 limits: buffered_bytes is less than body_bytes: a request of the size that is allowed never fits",
-        ],
-    );
-    check("[timeouts]\ntotal_secs = 1", &["1:1 timeouts: connect_secs is more than total_secs"]);
-}
-
-#[test]
-fn listeners_are_addresses_and_each_has_its_own() {
-    let wrong = |address: &str| format!("`{address}` is not an address to listen on");
-    for address in
-        ["localhost:1", ":8080", "8080", "127.0.0.1", "127.0.0.1:70000", "host:1", "", "[::1]", "127.1:1"]
-    {
-        check(
-            &format!("server.listen = \"{address}\""),
-            &[&format!("1:17 server.listen: {}", wrong(address))],
-        );
-    }
-    check_fix(
-        "server.listen = \":8080\"",
-        "write \"0.0.0.0:8080\" or \"[::]:8080\" for every address of this machine",
-    );
-    check_fix("server.listen = \"::1\"", "add a port: \"127.0.0.1:8080\", \"[::1]:8080\"");
-    check("server.listen = \"${HOST}\"", &["1:17 server.listen: `${HOST}` is not an address to listen on"]);
-    check(
-        "server.listen = []",
-        &["0:0"][..0]
-            .as_ref()
-            .iter()
-            .copied()
-            .chain(["1:1 server: there is no address to listen on"])
-            .collect::<Vec<_>>()
-            .as_slice(),
-    );
-    check(
-        "server.listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]",
-        &["1:33 server.listen[1]: server.listen already takes this address"],
-    );
-    check(
-        "server.listen = [\"0.0.0.0:1\"]\nadmin.listen = \"127.0.0.1:1\"",
-        &["2:16 admin.listen: server.listen already takes this address"],
-    );
-    check("server.tls_listen = \"127.0.0.1:1\"", &["1:1 server: tls_listen needs a certificate"]);
-    let provider = "[[provider]]\nname = \"openai\"\n";
-    check(
-        &format!(
-            "server.listen = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"[::1]:1\", \"0.0.0.0:1\"]\n{provider}"
-        ),
-        &[],
-    );
-    check(
-        &format!("admin.listen = \"0.0.0.0:9\"\n{provider}"),
-        &[
-            "1:16 admin.listen: the admin listener can be reached from other machines and asks nobody who they are",
-        ],
-    );
-}
-
-#[test]
-fn cores_and_backend_are_one_of_a_few_words() {
-    check("server.cores = \"all\"", &["1:16 server.cores: `all` is not a choice here"]);
-    check_fix("server.cores = \"atuo\"", "did you mean \"auto\"?");
-    check("server.cores = []", &["1:16 server.cores: this list of cores is empty"]);
-    check("server.cores = [1, 1]", &["1:16 server.cores: a core stands in this list twice"]);
-    check("server.cores = [1, -1]", &["1:20 server.cores[1]: this number is out of range"]);
-    check("server.cores = true", &["1:16 server.cores: this does not name cores"]);
-    check_fix("server.backend = \"iouring\"", "did you mean \"io_uring\"?");
-    check_fix("server.backend = \"kqueue\"", "choose one of: auto, io_uring, epoll");
-}
-
-#[test]
-fn provider_names_are_plain_and_unique() {
-    check_provider("key = \"${OPENAI_API_KEY}\"", &["1:1 provider[0]: this provider has no name"]);
-    for name in ["", "OpenAI", "a/b", "-a", "ä", "a b", &"a".repeat(65)] {
-        check_provider(
-            &format!("name = \"{name}\""),
-            &[&format!("2:8 provider[0].name: `{name}` is not a name")],
-        );
-    }
-    check_provider("name = \"dynamic\"", &["2:8 provider[0].name: `dynamic` is reserved for routes"]);
-    check(
-        "[[provider]]\nname = \"openai\"\n[[provider]]\nname = \"deepseek\"\n[[provider]]\nname = \"openai\"",
-        &["6:8 provider[2].name: provider[0] already has this name"],
-    );
-    check_provider("name = \"opnai\"", &["1:1 provider[0]: `opnai` is not built in and has no base_url"]);
-    check_fix(
-        "[[provider]]\nname = \"opnai\"",
-        "did you mean \"openai\"? Any other needs base_url = \"https://…/v1\"",
-    );
-    check_fix(
-        "[[provider]]\nname = \"a\"\nprofile = \"deepsek\"\nbase_url = \"https://x.test\"\n",
-        "did you mean \"deepseek\"?",
-    );
-    check_provider(
-        "name = \"azure\"\nkey = \"${OPENAI_API_KEY}\"",
-        &["1:1 provider[0]: azure needs a base_url"],
-    );
-}
-
-#[test]
-fn keys_are_one_printable_word_and_never_shown() {
-    let wrong = "this key has a space, a control character or a letter outside ASCII at byte";
-    check_provider("name = \"openai\"\nkey = \"sk a-secret\"", &[&format!("3:7 provider[0].key: {wrong} 3")]);
-    check_provider("name = \"openai\"\nkey = \"${SPACED}\"", &[&format!("3:7 provider[0].key: {wrong} 10")]);
-    check_provider(
-        "name = \"openai\"\nkey = \"sk-secret\\r\\nx: y\"",
-        &[&format!("3:7 provider[0].key: {wrong} 10")],
-    );
-    check_provider(
-        "name = \"openai\"\nkey = \"sk-secret\\n\"",
-        &[&format!("3:7 provider[0].key: {wrong} 10")],
-    );
-    check_provider("name = \"openai\"\nkey = \"\"", &["3:7 provider[0].key: this key is empty"]);
-    check_provider("name = \"openai\"\nkey = \"${EMPTY}\"", &["3:7 provider[0].key: this key is empty"]);
-    check_provider(
-        "name = \"openai\"\nkey = \"${cred:none}\"",
-        &["3:8 provider[0].key: the file /creds/none cannot be read: entity not found"],
-    );
-    let long = "k".repeat(limits::PROVIDER_KEY_BYTES_MAX + 1);
-    check_provider(
-        &format!("name = \"openai\"\nkey = \"{long}\""),
-        &["3:7 provider[0].key: this key is longer than 4096 bytes"],
-    );
-    check_provider(
-        "name = \"openai\"\nkey = \"sk-secret\"",
-        &["3:7 provider[0].key: this key stands in the file itself"],
-    );
-    check_provider(
-        "name = \"openai\"\nkey = \"a\"\nkeys = []",
-        &["3:7 provider[0].key: there is a `key` and there are `keys`"],
-    );
-    check_provider("name = \"openai\"\nkeys = []", &["1:1 provider[0]: `keys` has no key in it"]);
-    check_provider(
-        "name = \"openai\"\nkeys = [{ key = \"sk-secret\" }, { name = \"b\" }, { nam = \"sk-secret\" }]",
-        &[
-            "3:9 provider[0].keys[0]: this key has no name",
-            "3:10 provider[0].keys[0].key: this key stands in the file itself",
-            "3:32 provider[0].keys[1]: there is no key here",
-            "3:48 provider[0].keys[2]: this key has no name",
-            "3:48 provider[0].keys[2]: there is no key here",
-            "3:50 provider[0].keys[2]: there is no `nam` here",
-        ],
-    );
-    check_provider(
-        "name = \"openai\"\nkeys = [{ name = \"a\", key = \"${file:/k}\" }, { name = \"a\", key = \"${file:/k}\" }]",
-        &["3:55 provider[0].keys[1].name: another key of this provider has this name"],
-    );
-    check_provider("name = \"mistral\"", &["1:1 provider[0]: mistral needs a key"]);
-    check_fix("[[provider]]\nname = \"mistral\"", "set MISTRAL_API_KEY, or write key = \"${…}\"");
-}
-
-#[test]
-fn a_key_from_the_environment_goes_only_where_it_was_meant_to_go() {
-    check_provider("name = \"openai\"", &[]);
-    check_provider("name = \"openai\"\nbase_url = \"https://api.openai.com/v1/eu\"", &[]);
-    let elsewhere = |variable, name| {
-        format!(
-            "1:1 provider[0]: {variable} is set, but base_url leads elsewhere than {name}'s own and nothing says it may go there"
-        )
-    };
-    check_provider(
-        "name = \"openai\"\nbase_url = \"https://evil.test/v1\"",
-        &[&elsewhere("OPENAI_API_KEY", "openai")],
-    );
-    check_provider(
-        "name = \"openai\"\nbase_url = \"https://api.openai.com:444/v1\"",
-        &[&elsewhere("OPENAI_API_KEY", "openai")],
-    );
-    check_provider(
-        "name = \"openai\"\nbase_url = \"https://evil.test/v1\"\nkey = \"${OPENAI_API_KEY}\"",
-        &[],
-    );
-    check_provider(
-        "name = \"ollama\"\nbase_url = \"http://127.0.0.1:1/v1\"",
-        &[&elsewhere("OLLAMA_API_KEY", "ollama")],
-    );
-    check_provider("name = \"ollama\"\nbase_url = \"http://127.0.0.1:1/v1\"\nauth = \"none\"", &[]);
-    let loaded = compiled("[[provider]]\nname = \"ollama\"\nbase_url = \"http://127.0.0.1:1/v1\"");
-    assert!(loaded.snapshot.providers[0].keys[0].line.expose().is_empty());
-}
-
-#[test]
-fn auth_is_a_scheme_or_the_name_of_a_field() {
-    let url = "base_url = \"https://x.test\"";
-    let line = |auth: &str| {
-        let text = format!("[[provider]]\nname = \"a\"\n{url}\nauth = \"{auth}\"\nkey = \"${{file:/k}}\"");
-        String::from_utf8_lossy(compiled(&text).snapshot.providers[0].keys[0].line.expose()).into_owned()
-    };
-    assert_eq!(line("bearer"), "authorization: Bearer sk-file-secret\r\n");
-    assert_eq!(line("api-key"), "api-key: sk-file-secret\r\n");
-    assert_eq!(line("x-goog-api-key"), "x-goog-api-key: sk-file-secret\r\n");
-    assert_eq!(line("authorization"), "authorization: sk-file-secret\r\n");
-    for auth in [
-        "Bearer",
-        "baerer",
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "x-a\\r\\nb",
-        "-x",
-        "x y-z",
-        "X-Key",
-        "",
-    ] {
-        let said =
-            said(&format!("[[provider]]\nname = \"a\"\n{url}\nauth = \"{auth}\"\nkey = \"${{file:/k}}\""));
-        assert!(said.len() == 1 && said[0].starts_with("4:8 provider[0].auth: "), "{auth}: {said:?}");
-    }
-    check_fix(&format!("[[provider]]\nname = \"a\"\n{url}\nauth = \"Baerer\""), "did you mean \"bearer\"?");
-    check_provider(
-        &format!("name = \"a\"\n{url}\nauth = \"none\"\nkey = \"${{file:/k}}\""),
-        &["5:7 provider[0].key: this key is never sent: auth is \"none\""],
-    );
-    check_provider(
-        &format!("name = \"a\"\n{url}\nauth = \"bearer\""),
-        &["1:1 provider[0]: this provider has no key"],
-    );
-    check_provider(&format!("name = \"a\"\n{url}"), &["1:1 provider[0]: requests are sent without a key"]);
-    check_provider(&format!("name = \"a\"\n{url}\nauth = \"none\""), &[]);
-}
-
-#[test]
-fn base_urls_are_strict_and_plain_http_stays_on_this_machine() {
-    let url = |url: &str| format!("name = \"a\"\nauth = \"none\"\nbase_url = \"{url}\"");
-    let http = "4:12 provider[0].base_url: plain http is only for this machine: keys and prompts could be read on the way";
-    check_provider(&url("http://127.0.0.1:1"), &[]);
-    check_provider(&url("http://[::1]:1"), &[]);
-    check_provider(&url("http://localhost:1"), &[]);
-    check_provider(&url("http://x.test"), &[http]);
-    check_provider(&url("http://10.0.0.1"), &[http]);
-    check_provider(&url("http://localhost.x.test"), &[http]);
-    check_provider(&(url("http://x.test") + "\nallow_http = true"), &[]);
-    check_provider(
-        "name = \"openai\"\nbase_url = \"http://x.test\"\nallow_http = true\nkey = \"${file:/k}\"",
-        &["3:12 provider[0].base_url: the key is sent unencrypted"],
-    );
-    check_provider(
-        &url("https://u:sk-secret@x.test"),
-        &["4:12 provider[0].base_url: a base URL has no user or password"],
-    );
-    check_provider(
-        &url("https://x.test/?k=sk-secret"),
-        &["4:12 provider[0].base_url: a base URL has no query and no fragment"],
-    );
-    check_provider(
-        &url("https://${HOST}#.x.test"),
-        &["4:12 provider[0].base_url: a base URL has no query and no fragment"],
-    );
-    check_provider(
-        &url("https://x.test/"),
-        &[
-            "4:12 provider[0].base_url: a base URL that ends in a bare `/` means the root: requests go to /chat/completions",
-        ],
-    );
-    check_provider(
-        &url("https://vllm"),
-        &[
-            "4:12 provider[0].base_url: this looks like a name inside your network, where addresses are private and refused",
-        ],
-    );
-    check_provider(&(url("https://vllm") + "\nallow_private = true"), &[]);
-}
-
-#[test]
-fn models_are_names_and_stand_once() {
-    let models = |list: &str| format!("name = \"openai\"\nmodels = {list}");
-    check_provider(&models("[\"gpt-4o\", \"a/b:c@d\"]"), &[]);
-    check_provider(&models("[\"\"]"), &["3:11 provider[0].models[0]: `` cannot be the name of a model"]);
-    check_provider(
-        &models("[\"a b\"]"),
-        &["3:11 provider[0].models[0]: `a b` cannot be the name of a model"],
-    );
-    check_provider(
-        &models("[\"a\", \"a\"]"),
-        &["3:16 provider[0].models[1]: this model is already in the list"],
-    );
-    check_provider(
-        &models("[\"openai/gpt-4o\"]"),
-        &[
-            "3:11 provider[0].models[0]: this model begins with the provider's own name, which callers then have to write twice",
-        ],
-    );
-}
-
-#[test]
-fn certificates_are_read_and_judged() {
-    let issued = rcgen::generate_simple_self_signed(["gateway.test".to_owned()]).expect("certificate");
-    let other = rcgen::generate_simple_self_signed(["other.test".to_owned()]).expect("certificate");
-    let leak = |text: String| -> &'static [u8] { text.into_bytes().leak() };
-    let around = Fake {
-        files: vec![
-            ("/cert", leak(issued.cert.pem())),
-            ("/key", leak(issued.signing_key.serialize_pem())),
-            ("/other", leak(other.signing_key.serialize_pem())),
-            ("/not-pem", b"hello"),
-        ],
-        ..Fake::default()
-    };
-    let tls = |cert: &str, key: &str| {
-        let text = format!(
-            "[server]\ntls_listen = \"127.0.0.1:1\"\n[server.tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n\
-             [[provider]]\nname = \"a\"\nauth = \"none\"\nbase_url = \"https://x.test\"\nca_file = \"{cert}\"\n"
-        );
-        compile(&text, "t.toml", &around)
-    };
-    let good = tls("/cert", "/key").unwrap_or_else(|complaints| panic!("{complaints}")).snapshot;
-    assert!(good.server.listen.is_empty() && good.server.tls_listen.len() == 1);
-    assert!(good.server.tls.is_some_and(|tls| tls.certificates_pem.starts_with(b"-----BEGIN CERTIFICATE")));
-    assert!(good.providers[0].ca.is_some());
-    let whats = |cert, key| -> Vec<String> {
-        tls(cert, key).expect_err("wrong").0.into_iter().map(|c| format!("{}: {}", c.path, c.what)).collect()
-    };
-    assert_eq!(whats("/cert", "/other"), ["server.tls.key: this key does not belong to the certificate"]);
-    assert_eq!(
-        whats("/not-pem", "/not-pem"),
-        [
-            "server.tls.cert: this file holds no certificate",
-            "server.tls.key: this file holds no private key",
-            "provider[0].ca_file: this file holds no certificate",
-        ]
-    );
-    assert_eq!(
-        whats("/none", "/key"),
-        [
-            "server.tls.cert: this file cannot be read: entity not found",
-            "provider[0].ca_file: this file cannot be read: entity not found",
-        ]
     );
 }
 

@@ -28,6 +28,8 @@ pub(super) enum Kind {
 pub(super) struct Lens {
     view: View,
     usage: Option<Usage>,
+    /// The provider counts reasoning beside the completion, not in it.
+    reasoning_apart: bool,
     /// When a read last brought whole events behind the first token.
     last_token: Option<Now>,
 }
@@ -41,7 +43,7 @@ enum View {
 }
 
 impl Lens {
-    pub(super) fn of(kind: Kind, head: &ResponseHead, watch: Watch) -> Self {
+    pub(super) fn of(kind: Kind, head: &ResponseHead, watch: Watch, reasoning_apart: bool) -> Self {
         let is_short = match head.framing {
             Framing::Length(length) => length <= limits::HELD_ANSWER_BYTES_MAX as u64,
             _ => true,
@@ -52,7 +54,7 @@ impl Lens {
             Kind::Json => View::Opaque { tail: Some(Vec::new()) },
             Kind::Other => View::Opaque { tail: None },
         };
-        Self { view, usage: None, last_token: None }
+        Self { view, usage: None, reasoning_apart, last_token: None }
     }
 
     pub(super) fn events(&mut self) -> Option<&mut Events> {
@@ -92,7 +94,7 @@ impl Lens {
             }
         }
         if ended || self.had_last_word() {
-            record.tokens = tokens(self.usage);
+            record.tokens = tokens(self.usage, self.reasoning_apart);
         }
     }
 
@@ -163,11 +165,14 @@ fn keep_tail(tail: &mut Vec<u8>, payload: &[u8]) {
     tail.extend_from_slice(fresh);
 }
 
-fn tokens(usage: Option<Usage>) -> Tokens {
-    usage.map_or(Tokens::default(), |usage| Tokens {
-        prompt: usage.prompt,
-        completion: usage.completion,
-        cached: usage.cached,
-        reasoning: usage.reasoning,
+fn tokens(usage: Option<Usage>, reasoning_apart: bool) -> Tokens {
+    usage.map_or(Tokens::default(), |usage| {
+        let apart = usage.reasoning.filter(|_| reasoning_apart).unwrap_or(0);
+        Tokens {
+            prompt: usage.prompt,
+            completion: usage.completion.map(|completion| completion + apart),
+            cached: usage.cached,
+            reasoning: usage.reasoning,
+        }
     })
 }

@@ -48,7 +48,7 @@ pub(super) async fn relay<W: World>(
 ) -> Result<Relayed, Stop> {
     let Answer { mut wire, home, buffer, head } = answer;
     let kind = reply::kind(&head, &buffer);
-    let mut lens = Lens::of(kind, &head, watch);
+    let mut lens = Lens::of(kind, &head, watch, provider.reasoning_apart);
     let mut ours = world.local().buffer();
     reply::begin(&mut ours, &head, &buffer, kind, facts);
     let mut intake = Intake::new(buffer, head.bytes, head.framing);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::wire::model_name::is_model_name;
+use crate::{base::limits::MODEL_BYTES_MAX, wire::model_name::is_model_name};
 
 /// What a method and a path (without its query) ask for.
 ///
