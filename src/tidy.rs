@@ -56,7 +56,8 @@ fn the_house_is_tidy() {
     assert!(sources.len() > 40, "the sources are found");
     let mut complaints = Vec::new();
     for (path, text) in &sources {
-        complaints.extend(check(path, text).into_iter().map(|(line, what)| format!("src/{path}:{line}: {what}")));
+        complaints
+            .extend(check(path, text).into_iter().map(|(line, what)| format!("src/{path}:{line}: {what}")));
     }
     complaints.extend(dead_files(&sources));
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
@@ -95,7 +96,10 @@ fn check(path: &str, text: &str) -> Vec<(usize, String)> {
     if !text.starts_with("//!") && !text.starts_with("#![doc") {
         wrong.push((1, "a file opens by saying what it is for".to_owned()));
     }
-    let is_test_file = path.contains("test") || path.ends_with("rules.rs") || path.contains("/sim") || path.ends_with("corpus.rs");
+    let is_test_file = path.contains("test")
+        || path.ends_with("rules.rs")
+        || path.contains("/sim")
+        || path.ends_with("corpus.rs");
     let tests_from = text.lines().position(|line| line.trim() == "#[cfg(test)]").unwrap_or(usize::MAX);
     let mut in_group = false;
     for (index, line) in text.lines().enumerate() {
@@ -186,12 +190,19 @@ fn the_checks_find_what_they_are_for() {
         assert_eq!(check(path, text), []);
     }
     finds("policy/a.rs", "//! A.\nuse crate::shard::run;", "policy may not name shard");
-    finds("policy/a.rs", "//! A.\nuse crate::{\n    base::now,\n    exchange::seam,\n};", "policy may not name exchange");
+    finds(
+        "policy/a.rs",
+        "//! A.\nuse crate::{\n    base::now,\n    exchange::seam,\n};",
+        "policy may not name exchange",
+    );
     finds("shard/a.rs", "//! A.\nfn f() { crate::control::x() }", "shard may not name control");
     finds("exchange/a.rs", "//! A.\nuse monoio::spawn;", "the runtime stays at the edge");
     finds("wire/a.rs", "//! A.\nunsafe { }", "unsafe stays");
     finds("wire/a.rs", "fn f() {}", "a file opens by saying");
     finds("wire/a.rs", "//! A.\n#[ignore]", "an ignored test says why");
-    passes("policy/a.rs", "//! A.\nuse crate::{\n    base::now,\n    config::Snapshot,\n};\n// not crate::shard::x");
+    passes(
+        "policy/a.rs",
+        "//! A.\nuse crate::{\n    base::now,\n    config::Snapshot,\n};\n// not crate::shard::x",
+    );
     passes("wire/a.rs", "//! A.\n#[cfg(test)]\nmod tests { use std::sync::atomic::AtomicU8; }");
 }

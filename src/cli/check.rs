@@ -5,7 +5,7 @@ use std::{io::Write, path::Path, process::ExitCode};
 use crate::config::{self, Loaded, Process, Snapshot};
 
 /// Checks the file, with the environment and the files it refers to. 0: it can be used. 1: it cannot.
-pub fn check(path: &Path) -> ExitCode {
+pub(super) fn check(path: &Path) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
     // Nobody is left to hear of it if either is closed; the exit code still tells.
     match config::load(path, &Process) {

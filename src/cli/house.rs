@@ -21,8 +21,8 @@ use crate::{
     config::{self, Cores, Dial, Snapshot},
     control::{
         admin::Admin,
-        log::Log,
         fetch::HttpFetch,
+        log::Log,
         models::{ListAddress, ModelSource, Models},
         resolver::{Resolver, SystemLookup},
         signals::{Actions, SignalsThread},
@@ -128,7 +128,10 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     }
 
     let mut shards = Vec::new();
-    let mut sockets: Vec<_> = bound.into_iter().map(|(listeners, tls)| (listeners.sockets.into_iter(), listeners.address, tls)).collect();
+    let mut sockets: Vec<_> = bound
+        .into_iter()
+        .map(|(listeners, tls)| (listeners.sockets.into_iter(), listeners.address, tls))
+        .collect();
     for (seat, cpu) in cpus.into_iter().enumerate() {
         let listeners = sockets
             .iter_mut()
@@ -170,10 +173,14 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
 
     let stats = Arc::new(Stats::new(outboxes));
     let boards: Vec<Arc<dyn Board>> = vec![snapshots.clone(), addresses, lists];
-    let stats_thread = StatsThread::start(stats.clone(), boards, limits::SHEET_INTERVAL).map_err(no_thread)?;
-    let standing = Arc::new(Standing { clock: now, snapshots, vitals, drain: drain.clone(), reloads: reloads.clone() });
+    let stats_thread =
+        StatsThread::start(stats.clone(), boards, limits::SHEET_INTERVAL).map_err(no_thread)?;
+    let standing =
+        Arc::new(Standing { clock: now, snapshots, vitals, drain: drain.clone(), reloads: reloads.clone() });
     let admin = admin_listen
-        .map(|listen| Admin::start(listen, standing, stats).map_err(|error| format!("admin listener {listen}: {error}")))
+        .map(|listen| {
+            Admin::start(listen, standing, stats).map_err(|error| format!("admin listener {listen}: {error}"))
+        })
         .transpose()?;
 
     let publisher = Arc::new(Mutex::new(publisher));
@@ -206,7 +213,10 @@ impl House {
     /// Says where clients find us. The line that scripts wait for.
     pub(super) fn announce(&self) {
         let listening: Vec<_> = self.listening.iter().map(ToString::to_string).collect();
-        let admin = self.admin.as_ref().map_or(String::new(), |admin| format!(", admin on http://{}", admin.address()));
+        let admin = self
+            .admin
+            .as_ref()
+            .map_or(String::new(), |admin| format!(", admin on http://{}", admin.address()));
         self.log.info(format_args!("listening on {}{admin}", listening.join(", ")));
     }
 
@@ -299,7 +309,8 @@ fn cpus(cores: &Cores) -> Result<Vec<Option<core_affinity::CoreId>>, String> {
         Cores::List(list) => {
             let wanted = list.iter().map(|id| {
                 let found = allowed.iter().find(|core| core.id == *id).copied();
-                found.ok_or_else(|| format!("server.cores names core {id}, on which this process may not run"))
+                found
+                    .ok_or_else(|| format!("server.cores names core {id}, on which this process may not run"))
             });
             wanted.collect::<Result<_, _>>()?
         }

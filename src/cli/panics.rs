@@ -6,7 +6,9 @@ pub(super) fn say_where_alone() {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
         match panic.location() {
-            Some(at) => eprintln!("a bug: thread {name} panicked at {}:{}:{}", at.file(), at.line(), at.column()),
+            Some(at) => {
+                eprintln!("a bug: thread {name} panicked at {}:{}:{}", at.file(), at.line(), at.column())
+            }
             None => eprintln!("a bug: thread {name} panicked"),
         }
     }));

@@ -67,14 +67,22 @@ fn request(reader: &mut BufReader<TcpStream>) -> io::Result<Option<(String, Vec<
 
 fn answer(stream: &mut TcpStream, value: &Value) -> io::Result<()> {
     let body = value.to_string();
-    write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn refuse(stream: &mut TcpStream, path: &str) -> io::Result<()> {
     let message = format!("The demo's provider has no {path}.");
     let body = json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": "unknown_url"}});
     let body = body.to_string();
-    write!(stream, "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    write!(
+        stream,
+        "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn models() -> Value {
@@ -113,14 +121,20 @@ fn embedding(request: &Value) -> Value {
 }
 
 fn chat_stream(stream: &mut TcpStream, request: &Value) -> io::Result<()> {
-    write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    )?;
     let reply = words(request);
     let chunk = |choices: Value| {
         json!({"id": "chatcmpl-demo", "object": "chat.completion.chunk", "created": 1_700_000_000,
                "model": request["model"], "choices": choices})
     };
     for word in reply.split_inclusive(' ') {
-        event(stream, &chunk(json!([{"index": 0, "delta": {"content": word}, "finish_reason": null}])).to_string())?;
+        event(
+            stream,
+            &chunk(json!([{"index": 0, "delta": {"content": word}, "finish_reason": null}])).to_string(),
+        )?;
         pause(WORD_TIME);
     }
     event(stream, &chunk(json!([{"index": 0, "delta": {}, "finish_reason": "stop"}])).to_string())?;

@@ -75,7 +75,8 @@ use zeroize::Zeroizing;
 pub use self::{
     complaint::{Complaint, Complaints, Severity},
     snapshot::{
-        Admin, Backend, Cores, Dial, Key, Limits, Provider, ProviderPlace, Server, ServerTls, Snapshot, Timeouts,
+        Admin, Backend, Cores, Dial, Key, Limits, Provider, ProviderPlace, Server, ServerTls, Snapshot,
+        Timeouts,
     },
     surroundings::{Process, Surroundings},
 };

@@ -60,7 +60,12 @@ impl Ask {
                     .map_err(|_| Refusal::WrongContentType { expected: "multipart/form-data" })?;
                 let peek = multipart::peek_multipart(body, boundary).map_err(bad)?;
                 let model = peek.model.into();
-                Ok(Self { endpoint, model, stream: peek.stream, found: Found::Multipart(peek.without_text()) })
+                Ok(Self {
+                    endpoint,
+                    model,
+                    stream: peek.stream,
+                    found: Found::Multipart(peek.without_text()),
+                })
             }
             Body::None => {
                 debug_assert!(false, "an endpoint without a body asks for nothing in it");
@@ -71,7 +76,13 @@ impl Ask {
 
     /// The body as it goes to a provider: `model` in the place of the client's, and, where the provider's stream would not
     /// report usage by itself, asked to. What is added is appended to `added`.
-    pub(super) fn splice(&self, body_bytes: usize, model: &str, provider_wants_asking: bool, added: &mut Vec<u8>) -> Spliced {
+    pub(super) fn splice(
+        &self,
+        body_bytes: usize,
+        model: &str,
+        provider_wants_asking: bool,
+        added: &mut Vec<u8>,
+    ) -> Spliced {
         let inject = self.injects_usage(provider_wants_asking);
         match &self.found {
             Found::Json(peek) => json::splice(peek, body_bytes, model, inject, added),

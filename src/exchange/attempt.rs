@@ -80,7 +80,10 @@ pub(super) async fn answer<W: World>(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the facts of one attempt; a struct of them would only rename them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the facts of one attempt; a struct of them would only rename them"
+)]
 async fn attempt<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,

@@ -25,7 +25,9 @@ use crate::{
 pub(super) enum End {
     NotYet,
     /// Where its framing says; `stray`: bytes lie behind it that nobody asked for.
-    Clean { stray: bool },
+    Clean {
+        stray: bool,
+    },
 }
 
 pub(super) struct Intake {
@@ -85,7 +87,12 @@ impl Events {
     }
 
     /// Looks at a whole event. Whether the client gets it.
-    fn keeps(observer: &mut Observer, event: &[u8], usage: &mut Option<Usage>, token_seen: &mut bool) -> bool {
+    fn keeps(
+        observer: &mut Observer,
+        event: &[u8],
+        usage: &mut Option<Usage>,
+        token_seen: &mut bool,
+    ) -> bool {
         let verdict = observer.event(event);
         if let Some(found) = verdict.usage.and_then(usage::find) {
             *usage = Some(found);

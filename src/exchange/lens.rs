@@ -39,7 +39,9 @@ enum View {
     /// Held until it is complete, so that a cut answer is an error and not a torn body.
     Held,
     /// As it comes. `tail`: the end of a long JSON answer, because usage lies there.
-    Opaque { tail: Option<Vec<u8>> },
+    Opaque {
+        tail: Option<Vec<u8>>,
+    },
 }
 
 impl Lens {

@@ -96,7 +96,14 @@ pub struct Facts<'a> {
 pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
     let mut open = OpenRecord::new(Desk(world), "none", world.now());
     let snapshot = world.snapshot();
-    let mut facts = Facts { id: Box::default(), http10: false, head_only: false, stays: false, unread: true, provider: None };
+    let mut facts = Facts {
+        id: Box::default(),
+        http10: false,
+        head_only: false,
+        stays: false,
+        unread: true,
+        provider: None,
+    };
     let end = exchange(world, client, &snapshot, &mut facts, &mut open).await;
     let (outcome, next) = conclude(world, client, &mut facts, end, &mut open).await;
     open.close(world.now(), outcome);
@@ -141,7 +148,9 @@ async fn exchange<'s, W: World>(
     let watch = ask.watch(target.provider.inject_usage);
     // The body is not needed again once an answer has come, and its room is.
     drop(request);
-    if let Some(refusal) = relay::replaced(&answer.head, reply::kind(&answer.head, &answer.buffer), &target.provider.name) {
+    if let Some(refusal) =
+        relay::replaced(&answer.head, reply::kind(&answer.head, &answer.buffer), &target.provider.name)
+    {
         return Err(Stop::Refused(refusal));
     }
     relay::relay(world, client, target.provider, facts, watch, answer, record).await
@@ -282,7 +291,11 @@ async fn list_models<W: World>(
     };
     record.status = 200;
     record.bytes_out = body.len() as u64;
-    if reply::say(world, client, Own::json(200, body), facts).await { Ok(Relayed::Whole) } else { Err(Stop::Left) }
+    if reply::say(world, client, Own::json(200, body), facts).await {
+        Ok(Relayed::Whole)
+    } else {
+        Err(Stop::Left)
+    }
 }
 
 /// Where a record finds time and sheet if nobody closes it.

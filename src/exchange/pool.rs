@@ -66,7 +66,8 @@ impl<C: Wire> Pool<C> {
         if room.per_target == 0 || !is_quiet(&mut wire) {
             return;
         }
-        let mut same = self.idle.iter().enumerate().filter(|(_, idle)| idle.target == target).map(|(at, _)| at);
+        let mut same =
+            self.idle.iter().enumerate().filter(|(_, idle)| idle.target == target).map(|(at, _)| at);
         let oldest = same.next();
         if let Some(oldest) = oldest
             && 1 + same.count() >= room.per_target

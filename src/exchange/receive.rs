@@ -118,11 +118,7 @@ pub(super) async fn body<W: World>(
 }
 
 /// Answers `Expect: 100-continue`, unless the body is coming already.
-async fn invite<W: World>(
-    world: &W,
-    client: &mut Client<W::Wire>,
-    request: &Request,
-) -> Result<(), Stop> {
+async fn invite<W: World>(world: &W, client: &mut Client<W::Wire>, request: &Request) -> Result<(), Stop> {
     if !request.head.expects_continue || request.buffer.len() > request.head.bytes {
         return Ok(());
     }
@@ -212,7 +208,12 @@ async fn more<C: Wire>(client: &mut Client<C>, request: &mut Request, until: Now
 }
 
 /// Makes room for the next read: doubles as bytes arrive, up to `end`, within the core's budget.
-async fn grow<W: World>(world: &W, request: &mut Request, end: usize, snapshot_limits: &Limits) -> Result<(), Stop> {
+async fn grow<W: World>(
+    world: &W,
+    request: &mut Request,
+    end: usize,
+    snapshot_limits: &Limits,
+) -> Result<(), Stop> {
     let buffer = &mut request.buffer;
     let spare = buffer.capacity() - buffer.len();
     if spare >= limits::READ_BYTES / 4 || buffer.capacity() >= end {

@@ -61,7 +61,9 @@ pub(super) async fn relay<W: World>(
         let has_ended = intake.end() != End::NotYet;
         match decoded {
             Err(bad) => break Failure::new(Phase::Body, Cause::Malformed(bad.reason())),
-            Ok(()) if has_ended && !lens.is_whole_when_framed() => break Failure::new(Phase::Body, Cause::Ended),
+            Ok(()) if has_ended && !lens.is_whole_when_framed() => {
+                break Failure::new(Phase::Body, Cause::Ended);
+            }
             Ok(()) => {}
         }
         if has_ended || (!lens.holds() && intake.ready_bytes() > 0) {
@@ -191,7 +193,11 @@ fn give_back<W: World>(world: &W, wire: W::Wire, home: pool::Target, provider: &
 }
 
 /// Whether the answer's head makes it one that the client must not see, and what it sees instead.
-pub(super) fn replaced(head: &ResponseHead, kind: super::lens::Kind, provider: &str) -> Option<crate::wire::openai::refusal::Refusal> {
+pub(super) fn replaced(
+    head: &ResponseHead,
+    kind: super::lens::Kind,
+    provider: &str,
+) -> Option<crate::wire::openai::refusal::Refusal> {
     use crate::wire::openai::refusal::Refusal;
     match head.status {
         300..=399 => Some(Refusal::UpstreamRedirect { provider: provider.into() }),
@@ -199,7 +205,8 @@ pub(super) fn replaced(head: &ResponseHead, kind: super::lens::Kind, provider: &
         401 | 403 => Some(Refusal::UpstreamAuth { provider: provider.into() }),
         status @ 400..=599 if kind != super::lens::Kind::Json => Some(Refusal::UpstreamError {
             status,
-            message: format!("The provider {provider} answered {status} in a form that is not OpenAI's.").into(),
+            message: format!("The provider {provider} answered {status} in a form that is not OpenAI's.")
+                .into(),
         }),
         _ => None,
     }

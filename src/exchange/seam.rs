@@ -12,7 +12,10 @@ use std::{
 
 use super::{local::Local, outgoing::Outgoing};
 use crate::{
-    base::{now::Now, waiting::{Expiry, Waiting}},
+    base::{
+        now::Now,
+        waiting::{Expiry, Waiting},
+    },
     config::{ProviderPlace, Snapshot},
     policy::attempts::Failure,
     wire::openai::models::ModelList,
@@ -96,5 +99,10 @@ pub trait World {
     fn local(&self) -> &Local<Self::Wire>;
 
     /// A fresh connection to a provider of `snapshot`, with TLS where its address says https, before `until`.
-    async fn dial(&self, snapshot: &Snapshot, place: ProviderPlace, until: Now) -> Result<Self::Wire, Failure>;
+    async fn dial(
+        &self,
+        snapshot: &Snapshot,
+        place: ProviderPlace,
+        until: Now,
+    ) -> Result<Self::Wire, Failure>;
 }

@@ -19,7 +19,13 @@ pub(super) struct Written {
 }
 
 /// Appends the head for a body of `body_bytes` to `out`.
-pub(super) fn write(out: &mut Vec<u8>, target: Target<'_, '_>, request: &Request, ask: &Ask, body_bytes: usize) -> Written {
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    target: Target<'_, '_>,
+    request: &Request,
+    ask: &Ask,
+    body_bytes: usize,
+) -> Written {
     let start = out.len();
     let provider = target.provider;
     // Both come from a checked configuration and a table of ours.

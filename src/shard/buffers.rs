@@ -40,7 +40,8 @@ const PIECES_MAX: usize = 1024;
 
 impl Pieces {
     pub(super) fn new(out: Outgoing) -> Self {
-        let iovec = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let iovec =
+            |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let left = out.slices().map(iovec).collect();
         Self { out, left, done: 0 }
     }

@@ -64,10 +64,18 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The client left the backlog before it was accepted.
 fn is_the_clients(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
 }
 
-fn begin(shard: &Rc<Shard>, stream: TcpStream, peer: SocketAddr, tls: Option<std::sync::Arc<rustls::ServerConfig>>) {
+fn begin(
+    shard: &Rc<Shard>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<std::sync::Arc<rustls::ServerConfig>>,
+) {
     let presence = shard.enter();
     let tcp = Tcp::new(stream, &shard.wheel);
     let panicked = {

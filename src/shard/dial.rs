@@ -16,11 +16,7 @@ use super::{
     tls::{Tls, Unsecured},
 };
 use crate::{
-    base::{
-        address,
-        now::Now,
-        waiting::Waiting,
-    },
+    base::{address, now::Now, waiting::Waiting},
     config::{Dial, Provider, ProviderPlace, Snapshot},
     policy::attempts::{Cause, Failure, Phase},
 };

@@ -12,9 +12,9 @@ mod dial;
 mod guard;
 mod listen;
 mod ring;
-mod run;
 #[cfg(test)]
 mod rules;
+mod run;
 mod stream;
 mod tls;
 mod wheel;

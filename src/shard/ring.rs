@@ -77,7 +77,9 @@ impl fmt::Display for Refused {
                  io_uring_enter and io_uring_register, and kernel.io_uring_disabled must be 0 (or 1 with \
                  kernel.io_uring_group holding our group)"
             }
-            Some(libc::ENOSYS) => "this kernel, or its seccomp profile, has no io_uring: 5.6 is the least, 6.1 is best",
+            Some(libc::ENOSYS) => {
+                "this kernel, or its seccomp profile, has no io_uring: 5.6 is the least, 6.1 is best"
+            }
             Some(libc::ENOMEM) => {
                 "the limit on locked memory is too low: about 128 KiB a core are needed (LimitMEMLOCK=64M in the \
                  systemd unit, or ulimit -l)"

@@ -103,7 +103,9 @@ fn a_panicking_task_takes_nothing_with_it() {
     on_both(|_| async {
         let panics = Rc::new(Cell::new(0));
         let (counted, survived) = (panics.clone(), Rc::new(Cell::new(false)));
-        guard::spawn(async { std::panic::resume_unwind(Box::new("a bug")) }, move || counted.set(counted.get() + 1));
+        guard::spawn(async { std::panic::resume_unwind(Box::new("a bug")) }, move || {
+            counted.set(counted.get() + 1)
+        });
         let alive = survived.clone();
         guard::spawn(async move { alive.set(true) }, || {});
         ring::sleep(Duration::from_millis(2)).await;
@@ -239,7 +241,8 @@ fn a_connect_that_nobody_answers_ends_by_its_deadline() {
         // The backlog is full after this: further handshakes are not answered.
         let _full: Vec<_> = (0..2)
             .map(|_| {
-                let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                let filler =
+                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
                 filler.set_nonblocking(true).unwrap();
                 let _ = filler.connect(&address.into());
                 filler

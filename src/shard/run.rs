@@ -31,8 +31,8 @@ use crate::{
         vitals::{self, Vitals},
     },
     config::{Provider, ProviderPlace, Snapshot},
-    policy::attempts::{Cause, Failure, Phase},
     exchange::{local::Local, seam::Stir},
+    policy::attempts::{Cause, Failure, Phase},
     wire::openai::models::ModelList,
 };
 
@@ -92,7 +92,8 @@ pub fn start(links: Links) -> Result<Running, String> {
                     return;
                 }
             };
-            links.vitals[links.seat].set_backend(vitals::Backend { name: backend.name(), flags: backend.flags() });
+            links.vitals[links.seat]
+                .set_backend(vitals::Backend { name: backend.name(), flags: backend.flags() });
             driver.run(live(links, backend));
         })
         .map_err(|error| format!("cannot start a thread: {error}"))?;

@@ -143,9 +143,8 @@ impl Tcp {
 pub(super) fn peek(fd: RawFd) -> Stir {
     let mut byte = [0u8; 1];
     // SAFETY: the pointer and length are those of a live array of one byte.
-    let got = unsafe {
-        libc::recv(fd, byte.as_mut_ptr().cast(), byte.len(), libc::MSG_PEEK | libc::MSG_DONTWAIT)
-    };
+    let got =
+        unsafe { libc::recv(fd, byte.as_mut_ptr().cast(), byte.len(), libc::MSG_PEEK | libc::MSG_DONTWAIT) };
     match got {
         0 => Stir::Gone,
         1.. => Stir::Bytes,

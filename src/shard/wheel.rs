@@ -4,11 +4,7 @@
 //! A deadline that moved later is found when its old slot comes up, and filed again; one that moved earlier is filed at
 //! once. Invariant: every live deadline is filed in a slot at or before its tick.
 
-use std::{
-    cell::RefCell,
-    os::fd::RawFd,
-    rc::Rc,
-};
+use std::{cell::RefCell, os::fd::RawFd, rc::Rc};
 
 use crate::base::{
     limits,
@@ -59,7 +55,8 @@ impl Wheel {
     /// Files a socket, as yet without a deadline.
     pub(super) fn watch(&self, fd: RawFd) -> Deadline {
         let mut state = self.0.borrow_mut();
-        let fresh = Timer { fd, generation: 0, due: u64::MAX, why: Waiting::Idle, filed: u64::MAX, expired: None };
+        let fresh =
+            Timer { fd, generation: 0, due: u64::MAX, why: Waiting::Idle, filed: u64::MAX, expired: None };
         let timer = match state.free.pop() {
             Some(timer) => {
                 let entry = &mut state.timers[timer as usize];

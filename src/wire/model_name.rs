@@ -15,10 +15,18 @@ mod tests {
 
     #[test]
     fn names_that_providers_use_pass_and_odd_ones_do_not() {
-        for name in ["gpt-4o", "openai/gpt-4o", "accounts/fireworks/models/qwen3", "@cf/meta/llama", "ft:gpt-4o:org::a1"] {
+        for name in [
+            "gpt-4o",
+            "openai/gpt-4o",
+            "accounts/fireworks/models/qwen3",
+            "@cf/meta/llama",
+            "ft:gpt-4o:org::a1",
+        ] {
             assert!(is_model_name(name.as_bytes()), "{name}");
         }
-        for name in ["", "a b", "a\"b", "a\\b", "a%2fb", "ünï", "a\0", "a\n", "<a>", "a?b", "a#b", "a&b", "{a}"] {
+        for name in
+            ["", "a b", "a\"b", "a\\b", "a%2fb", "ünï", "a\0", "a\n", "<a>", "a?b", "a#b", "a&b", "{a}"]
+        {
             assert!(!is_model_name(name.as_bytes()), "{name}");
         }
         assert!(is_model_name(&[b'm'; MODEL_BYTES_MAX]));

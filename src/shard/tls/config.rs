@@ -131,7 +131,10 @@ mod tests {
         let client = client_config(None).expect("a configuration");
         assert_eq!(server.max_early_data_size, 0);
         assert!(!client.enable_early_data);
-        assert_eq!((&server.alpn_protocols, &client.alpn_protocols), (&vec![HTTP_1_1.to_vec()], &vec![HTTP_1_1.to_vec()]));
+        assert_eq!(
+            (&server.alpn_protocols, &client.alpn_protocols),
+            (&vec![HTTP_1_1.to_vec()], &vec![HTTP_1_1.to_vec()])
+        );
         assert!(server.ticketer.enabled());
     }
 }

@@ -7,9 +7,9 @@
 mod at_once;
 mod config;
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod rss;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::poll_fn,
@@ -18,7 +18,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, pki_types::ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, pki_types::ServerName,
+};
 use smallvec::SmallVec;
 
 use self::at_once::{AtOnce, Never};
@@ -80,7 +82,9 @@ impl Tls {
         let mut tls = Self::over(tcp, Connection::Client(session)).secured().await?;
         // Whoever answers before it was asked would have its bytes taken for the answer to the first request.
         if tls.has_plaintext() {
-            return Err(Unsecured::Tls(rustls::Error::General("the server spoke before it was asked".into())));
+            return Err(Unsecured::Tls(rustls::Error::General(
+                "the server spoke before it was asked".into(),
+            )));
         }
         Ok(tls)
     }
@@ -152,7 +156,9 @@ impl Tls {
         if self.has_news() {
             return Poll::Ready(());
         }
-        if std::env::var("NOSLIM").is_err() { self.slim(); }
+        if std::env::var("NOSLIM").is_err() {
+            self.slim();
+        }
         while self.tcp.poll_readable(cx).is_ready() {
             if self.look() {
                 return Poll::Ready(());
@@ -320,7 +326,10 @@ impl Tls {
 
     /// One helping of ciphertext: at most what rustls has room for. Zero: there is none now.
     fn digest(&mut self, source: &mut dyn Read) -> Result<usize, Unsecured> {
-        debug_assert!(self.end.is_none(), "after the end rustls reads nothing, and its zero would mean another");
+        debug_assert!(
+            self.end.is_none(),
+            "after the end rustls reads nothing, and its zero would mean another"
+        );
         let taken = match self.session.read_tls(source) {
             Ok(0) => return Err(Unsecured::Io(io::ErrorKind::UnexpectedEof.into())),
             Ok(taken) => taken,
@@ -330,7 +339,9 @@ impl Tls {
         let state = self.session.process_new_packets();
         // An alert, or the next flight of the handshake: as much as the socket takes. The rest goes with the next write,
         // or, after an alert, nowhere.
-        while self.session.wants_write() && self.session.write_tls(&mut AtOnce(self.tcp.fd())).is_ok_and(|n| n > 0) {}
+        while self.session.wants_write()
+            && self.session.write_tls(&mut AtOnce(self.tcp.fd())).is_ok_and(|n| n > 0)
+        {}
         let state = state.map_err(Unsecured::Tls)?;
         if state.peer_has_closed() {
             self.end = Some(End::Closed);

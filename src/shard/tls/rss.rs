@@ -9,10 +9,12 @@ fn rss_idle() {
     let ver = std::env::var("VER").unwrap_or("1.3".into());
     let n = 1000;
     let cert = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let config = server_config(cert.cert.pem().as_bytes(), cert.signing_key.serialize_pem().as_bytes()).unwrap();
+    let config =
+        server_config(cert.cert.pem().as_bytes(), cert.signing_key.serialize_pem().as_bytes()).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let py = format!("
+    let py = format!(
+        "
 import ssl,socket
 c=ssl._create_unverified_context(); c.set_alpn_protocols(['http/1.1'])
 c.maximum_version = ssl.TLSVersion.TLSv1_{v}
@@ -25,17 +27,29 @@ for i in range({n}+20):
     l.append(s)
 print('ready',l[0].version(),flush=True)
 l[0].recv(1)
-", v = if ver == "1.2" {2} else {3});
-    let mut child = std::process::Command::new("python3").args(["-c", &py]).stdout(std::process::Stdio::inherit()).spawn().unwrap();
+",
+        v = if ver == "1.2" { 2 } else { 3 }
+    );
+    let mut child = std::process::Command::new("python3")
+        .args(["-c", &py])
+        .stdout(std::process::Stdio::inherit())
+        .spawn()
+        .unwrap();
     let mut flags = io_uring::IoUring::builder();
     flags.setup_single_issuer().setup_defer_taskrun();
-    let mut rt = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().uring_builder(flags).with_entries(4096).build().unwrap();
+    let mut rt = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+        .uring_builder(flags)
+        .with_entries(4096)
+        .build()
+        .unwrap();
     rt.block_on(async {
         let wheel = super::super::wheel::Wheel::default();
         let mut keep: Vec<std::rc::Rc<std::cell::RefCell<Option<Box<Tls>>>>> = vec![];
         let mut before = 0;
         for i in 0..n + 20 {
-            if i == 20 { before = rss(); }
+            if i == 20 {
+                before = rss();
+            }
             let (s, _) = listener.accept().unwrap();
             let tcp = Tcp::new(monoio::net::TcpStream::from_std(s).unwrap(), &wheel);
             let mut tls = Tls::accept(tcp, config.clone()).await.unwrap();
@@ -52,9 +66,17 @@ l[0].recv(1)
             keep.push(std::rc::Rc::new(std::cell::RefCell::new(Some(tls))));
         }
         let after = rss();
-        println!("TLS {ver} request {big}: size_of Tls {} Connection {}; RSS {} -> {} KiB, per conn {:.2} KiB", size_of::<Tls>(), size_of::<Connection>(), before, after, (after - before) as f64 / n as f64);
+        println!(
+            "TLS {ver} request {big}: size_of Tls {} Connection {}; RSS {} -> {} KiB, per conn {:.2} KiB",
+            size_of::<Tls>(),
+            size_of::<Connection>(),
+            before,
+            after,
+            (after - before) as f64 / n as f64
+        );
     });
-    child.kill().unwrap(); child.wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
     std::mem::forget(rt);
     std::process::exit(0);
 }

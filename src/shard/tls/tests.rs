@@ -11,8 +11,8 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, InvalidMessage, RootCertStore,
-    ServerConfig, ServerConnection,
+    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, InvalidMessage,
+    RootCertStore, ServerConfig, ServerConnection,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     version::{TLS12, TLS13},
 };
@@ -197,11 +197,15 @@ fn our_client() -> Arc<ClientConfig> {
 }
 
 /// A server that we did not configure.
-fn their_server((cert, key): &(String, String), versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ServerConfig> {
+fn their_server(
+    (cert, key): &(String, String),
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ServerConfig> {
     let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).expect("PEM")];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
+    let config =
+        ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
     Arc::new(config.with_no_client_auth().with_single_cert(chain, key).expect("a configuration"))
 }
 
@@ -210,7 +214,8 @@ fn their_client(versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(papers().ca_pem.as_bytes()).expect("PEM")).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
+    let config =
+        ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Arc::new(config)
@@ -262,7 +267,8 @@ fn noise(bytes: usize) -> Vec<u8> {
 
 /// Sizes around every boundary there is, adding up to a mebibyte.
 fn odd_sizes() -> Vec<usize> {
-    let mut sizes = vec![1, 2, 5, 16_383, 16_384, 16_385, 4_095, 4_096, 4_097, 65_535, 65_536, 65_537, 131_073];
+    let mut sizes =
+        vec![1, 2, 5, 16_383, 16_384, 16_385, 4_095, 4_096, 4_097, 65_535, 65_536, 65_537, 131_073];
     let mut left = (1 << 20) - sizes.iter().sum::<usize>();
     for size in [7, 31_337, 997, 99_991].into_iter().cycle() {
         sizes.push(size.min(left));
@@ -608,7 +614,8 @@ fn a_peer_that_only_chatters_is_left() {
 
 #[test]
 fn a_second_handshake_is_resumed_on_both_sides() {
-    for (versions, resumed) in [(&[&TLS12][..], HandshakeKind::Resumed), (&[&TLS13], HandshakeKind::Resumed)] {
+    for (versions, resumed) in [(&[&TLS12][..], HandshakeKind::Resumed), (&[&TLS13], HandshakeKind::Resumed)]
+    {
         let (theirs, ours) = (their_client(versions, &[b"http/1.1"]), our_server());
         for expect in [HandshakeKind::Full, resumed] {
             // Both drivers share the configurations, so of a first pair only the first handshake is a full one.
@@ -806,7 +813,9 @@ fn a_handshake_ends_at_its_deadline_on_either_side() {
             async |mut tcp, wheel| {
                 tcp.expire_at(Now(1), Waiting::Handshake);
                 // Runs when the handshake first waits.
-                monoio::spawn(async move { wheel.turn(Now(1_000_000_000), |fd| shutdown(fd, libc::SHUT_RDWR)) });
+                monoio::spawn(
+                    async move { wheel.turn(Now(1_000_000_000), |fd| shutdown(fd, libc::SHUT_RDWR)) },
+                );
                 if client {
                     let unsecured = Tls::connect(tcp, our_client(), name("localhost")).await.err();
                     let late = Expiry::Late(Waiting::Handshake);
