@@ -107,3 +107,18 @@ pub const ADDRESSES_MAX: usize = 16;
 /// How often names are resolved again, and how long a failure is remembered before the next try.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const RESOLVE_RETRY: Duration = Duration::from_secs(3);
+
+/// Most plaintext of one TLS record (RFC 8446 §5.1).
+pub const TLS_RECORD_BYTES: usize = 16 << 10;
+/// Plaintext that is encrypted before the socket is written: a long write costs no more ciphertext than this.
+pub const TLS_BATCH_BYTES: usize = 4 * TLS_RECORD_BYTES;
+/// Ciphertext that rustls takes at a time. A handshake reads no more at once, and a read with less room than this lets
+/// rustls take it from the socket by itself.
+pub const TLS_HELPING_BYTES: usize = 4 << 10;
+const _: () = assert!(TLS_HELPING_BYTES <= READ_BYTES);
+/// Most ciphertext that a peer may send without a byte of application data in it: tickets and key updates are small,
+/// and whole records are at most 16 KiB and some framing.
+pub const TLS_CHATTER_BYTES_MAX: usize = 128 << 10;
+const _: () = assert!(TLS_CHATTER_BYTES_MAX > 2 * TLS_RECORD_BYTES);
+/// Sessions kept for resumption, per configuration of either side. rustls' default.
+pub const TLS_SESSIONS_MAX: usize = 256;
