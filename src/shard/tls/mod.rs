@@ -7,8 +7,6 @@
 mod at_once;
 mod config;
 #[cfg(test)]
-mod rss;
-#[cfg(test)]
 mod tests;
 
 use std::{
@@ -156,9 +154,7 @@ impl Tls {
         if self.has_news() {
             return Poll::Ready(());
         }
-        if std::env::var("NOSLIM").is_err() {
-            self.slim();
-        }
+        self.slim();
         while self.tcp.poll_readable(cx).is_ready() {
             if self.look() {
                 return Poll::Ready(());
