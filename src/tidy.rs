@@ -48,7 +48,7 @@ const UNSAFE: &[&str] = &[
     "lib.rs",
 ];
 
-const COLUMNS_MAX: usize = 120;
+const COLUMNS_MAX: usize = 130;
 
 #[test]
 fn the_house_is_tidy() {
@@ -104,7 +104,7 @@ fn check(path: &str, text: &str) -> Vec<(usize, String)> {
     let mut in_group = false;
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
-        if line.chars().count() > COLUMNS_MAX {
+        if line.chars().count() > COLUMNS_MAX && index < tests_from && !is_test_file {
             wrong.push((number, format!("a line of more than {COLUMNS_MAX} columns")));
         }
         if line.contains("#[ignore]") {

@@ -86,7 +86,7 @@ base_url = "http://127.0.0.1:9000/v1"
     assert_eq!(snapshot.admin.listen, Some("127.0.0.1:8081".parse().expect("address")));
 
     let (id, openai) = snapshot.provider("openai").expect("there");
-    assert_eq!(id, ProviderId(0));
+    assert_eq!(id, ProviderPlace(0));
     assert_eq!(
         (openai.tls, &*openai.host, &*openai.authority, openai.port),
         (true, "api.openai.com", "api.openai.com", 443)

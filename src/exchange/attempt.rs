@@ -43,7 +43,8 @@ pub(super) struct Answer<C> {
     pub home: pool::Target,
     /// The head, and behind it what came with it of the body.
     pub buffer: Vec<u8>,
-    pub head: ResponseHead,
+    // Boxed for the reason that a request's is.
+    pub head: Box<ResponseHead>,
 }
 
 /// Why there is no answer.
@@ -177,7 +178,7 @@ async fn read_head<W: World>(
     client: &mut Client<W::Wire>,
     wire: &mut W::Wire,
     until: Now,
-) -> Result<Result<(Vec<u8>, ResponseHead), Failure>, NoAnswer> {
+) -> Result<Result<(Vec<u8>, Box<ResponseHead>), Failure>, NoAnswer> {
     let bounds = HeadLimits { bytes_max: limits::HEAD_BYTES_MAX, fields_max: limits::HEAD_FIELDS_MAX };
     let mut buffer = world.local().buffer();
     let mut scan = HeadScan::default();
@@ -194,7 +195,7 @@ async fn read_head<W: World>(
                 }
                 Some(Cause::Malformed("too many interim answers"))
             }
-            Ok(Some(head)) => return Ok(Ok((buffer, head))),
+            Ok(Some(head)) => return Ok(Ok((buffer, Box::new(head)))),
             Ok(None) => None,
             Err(bad) => Some(Cause::Malformed(bad.reason())),
         };

@@ -153,9 +153,9 @@ fn whole_usage(intake: &Intake) -> Option<Usage> {
     let mut parts = intake.ready();
     match (parts.next(), parts.next()) {
         (None, _) => None,
-        (Some(whole), None) => usage::find(whole),
+        (Some(whole), None) => usage::last(whole),
         // Torn by its framing: rare, small, and looked at once.
-        (Some(_), Some(_)) => usage::find(&intake.ready().collect::<Vec<_>>().concat()),
+        (Some(_), Some(_)) => usage::last(&intake.ready().collect::<Vec<_>>().concat()),
     }
 }
 

@@ -32,7 +32,8 @@ use crate::{
 /// A request whose head has been read. Its body may lie behind it, in part or whole.
 pub(super) struct Request {
     pub buffer: Vec<u8>,
-    pub head: RequestHead,
+    // Boxed: a request is handed on several times, and its head is half a kilobyte.
+    pub head: Box<RequestHead>,
     /// Payload of the body in `buffer`, complete after [`body`].
     pub body: Span,
     /// What this request holds of the core's budget for buffered bytes.
@@ -67,7 +68,7 @@ pub(super) async fn head<W: World>(
         match scan.request(&buffer, bounds) {
             Ok(Some(head)) => {
                 let body = Span::new(head.bytes, head.bytes);
-                return Ok(Request { buffer, head, body, hold: world.local().budget.hold() });
+                return Ok(Request { buffer, head: Box::new(head), body, hold: world.local().budget.hold() });
             }
             Ok(None) => {}
             Err(bad) => {

@@ -23,7 +23,8 @@ use crate::{
 };
 
 /// What a provider's answer may not tell our client: about its own transport, its own cookies, its own account.
-const KEPT_BACK: [&str; 18] = [
+const KEPT_BACK: [&str; 19] = [
+    "connection",
     "content-length",
     "transfer-encoding",
     "trailer",
@@ -63,11 +64,12 @@ pub(super) fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
 /// Begins the head of an answer that is passed on; [`commit`] ends it. `bytes` is what `head` was parsed from.
 pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind: Kind, facts: &Facts<'_>) {
     let mut writer = status_line(ours, head.status);
+    let names_fields = head.field(bytes, "connection").is_some();
     for field in &head.fields {
         let name = field.name.of(bytes);
-        let Ok(text) = std::str::from_utf8(name) else { continue };
-        let stays = KEPT_BACK.iter().any(|kept| kept.eq_ignore_ascii_case(text))
-            || fields::is_for_this_hop(&head.fields, bytes, text);
+        let is_kept = |kept: &&str| kept.len() == name.len() && kept.as_bytes().eq_ignore_ascii_case(name);
+        let stays = KEPT_BACK.iter().any(|kept| is_kept(&kept))
+            || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
         if let Some(value) = HeaderSafe::new(field.value.of(bytes))
             && !stays
         {

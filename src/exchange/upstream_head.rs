@@ -39,9 +39,15 @@ pub(super) fn write(
     }
     let key = &provider.keys[usize::from(target.key)];
     let credential = head.line(key.line.expose());
-    for name in PASSED_ON {
-        if let Some(value) = request.field(name).and_then(HeaderSafe::new) {
-            head.field(name, value);
+    let mut seen = 0u8;
+    for field in &request.head.fields {
+        let (name, value) = (field.name.of(&request.buffer), field.value.of(&request.buffer));
+        if let Some(index) = passed_on(name)
+            && seen & (1 << index) == 0
+            && let Some(value) = HeaderSafe::new(value)
+        {
+            seen |= 1 << index;
+            head.field(PASSED_ON[index], value);
         }
     }
     // Usage could not be read in a compressed answer.
@@ -49,3 +55,12 @@ pub(super) fn write(
     head.length(body_bytes as u64).end();
     Written { whole: Span::new(start, out.len()), credential }
 }
+
+/// Which of the list a field's name is. A field is passed on once: of several, the first.
+fn passed_on(name: &[u8]) -> Option<usize> {
+    PASSED_ON
+        .iter()
+        .position(|passed| passed.len() == name.len() && passed.as_bytes().eq_ignore_ascii_case(name))
+}
+
+const _: () = assert!(PASSED_ON.len() <= 8, "one bit each");

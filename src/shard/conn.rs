@@ -159,3 +159,26 @@ impl World for Shard {
         dial::dial(self, snapshot, place, until).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what `make` would return; it is never called.
+    fn size_of_output<T>(_make: impl FnOnce() -> T) -> usize {
+        size_of::<T>()
+    }
+
+    fn never<T>() -> T {
+        unreachable!("only its type is wanted")
+    }
+
+    #[test]
+    fn an_idle_connection_and_an_exchange_are_small() {
+        let idle = size_of_output(|| serve(never(), never(), never(), never()));
+        let exchange = size_of_output(|| exchange::serve(never::<&Shard>(), never::<&mut Client<Stream>>()));
+        println!("an idle connection's future: {idle} bytes, an exchange's: {exchange} bytes");
+        assert!(idle <= 1 << 10, "{idle}");
+        assert!(exchange <= 8 << 10, "{exchange}");
+    }
+}

@@ -44,10 +44,8 @@ pub fn every<'b>(fields: &[Field], bytes: &'b [u8], name: &str) -> impl Iterator
 }
 
 /// Whether a `Connection` field names this one, which then concerns this hop alone and is not passed on.
-pub fn is_for_this_hop(fields: &[Field], bytes: &[u8], name: &str) -> bool {
-    every(fields, bytes, "connection")
-        .flat_map(list)
-        .any(|listed| listed.eq_ignore_ascii_case(name.as_bytes()))
+pub fn is_for_this_hop(fields: &[Field], bytes: &[u8], name: &[u8]) -> bool {
+    every(fields, bytes, "connection").flat_map(list).any(|listed| listed.eq_ignore_ascii_case(name))
 }
 
 /// The elements of a comma-separated list without the white space around them. Empty ones are skipped, as RFC 9110
@@ -135,8 +133,8 @@ mod tests {
     #[test]
     fn a_field_that_connection_names_is_for_this_hop() {
         let fields = fields();
-        assert!(is_for_this_hop(&fields, BYTES, "x-id"));
-        assert!(!is_for_this_hop(&fields, BYTES, "accept"));
+        assert!(is_for_this_hop(&fields, BYTES, b"x-id"));
+        assert!(!is_for_this_hop(&fields, BYTES, b"accept"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! the strict scan before sonic-rs walks it.
 
 use memchr::memmem;
-use sonic_rs::{to_array_iter, to_object_iter};
+use sonic_rs::to_array_iter;
 
 use super::scan;
 use crate::base::limits::{USAGE_TAIL_BYTES, USAGE_TRIES_MAX};
@@ -38,7 +38,11 @@ pub fn find(json: &[u8]) -> Option<Usage> {
 
 /// The last usage object in the end of a JSON answer that was too long to keep. `tail` may start anywhere in it.
 pub fn from_tail(tail: &[u8]) -> Option<Usage> {
-    let tail = &tail[tail.len().saturating_sub(USAGE_TAIL_BYTES)..];
+    last(&tail[tail.len().saturating_sub(USAGE_TAIL_BYTES)..])
+}
+
+/// The last usage object anywhere in a JSON answer, or in a part of it. What lies around it is not read.
+pub fn last(tail: &[u8]) -> Option<Usage> {
     // The needle never matches inside a string: there, its quotes are escaped.
     let needle = memmem::FinderRev::new(b"\"usage\"");
     needle.rfind_iter(tail).take(USAGE_TRIES_MAX).find_map(|at| {
@@ -54,64 +58,83 @@ fn nested(object: &str) -> Option<Usage> {
     usage.and_then(read)
 }
 
-/// A usage object; `None` if it is none, or reports nothing we know.
+/// A usage object; `None` if it is none, or reports nothing we know. Of equal names the last counts.
 fn read(object: &str) -> Option<Usage> {
     let mut usage = Usage::default();
-    let [prompt, input, completion, output, total, cached, cache_hit, prompt_details, input_details] =
-        members(
-            object,
-            [
-                "prompt_tokens",
-                "input_tokens",
-                "completion_tokens",
-                "output_tokens",
-                "total_tokens",
-                "cached_tokens",
-                "prompt_cache_hit_tokens",
-                "prompt_tokens_details",
-                "input_tokens_details",
-            ],
-        );
-    let [completion_details, output_details] =
-        members(object, ["completion_tokens_details", "output_tokens_details"]);
-    usage.prompt = count(prompt).or_else(|| count(input));
-    usage.completion = count(completion).or_else(|| count(output));
-    usage.total = count(total);
-    if let Some(details) = prompt_details.or(input_details) {
-        let [cached, audio] = members(details, ["cached_tokens", "audio_tokens"]);
-        (usage.cached, usage.audio_prompt) = (count(cached), count(audio));
+    let mut cached_beside = None;
+    for (key, value) in Members::of(object) {
+        match key {
+            "prompt_tokens" | "input_tokens" => usage.prompt = count(value).or(usage.prompt),
+            "completion_tokens" | "output_tokens" => usage.completion = count(value).or(usage.completion),
+            "total_tokens" => usage.total = count(value).or(usage.total),
+            "cached_tokens" | "prompt_cache_hit_tokens" => cached_beside = count(value).or(cached_beside),
+            "prompt_tokens_details" | "input_tokens_details" => {
+                for (key, value) in Members::of(value) {
+                    match key {
+                        "cached_tokens" => usage.cached = count(value),
+                        "audio_tokens" => usage.audio_prompt = count(value),
+                        _ => {}
+                    }
+                }
+            }
+            "completion_tokens_details" | "output_tokens_details" => {
+                for (key, value) in Members::of(value) {
+                    match key {
+                        "reasoning_tokens" => usage.reasoning = count(value),
+                        "audio_tokens" => usage.audio_completion = count(value),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
     }
-    usage.cached = usage.cached.or_else(|| count(cache_hit)).or_else(|| count(cached));
-    if let Some(details) = completion_details.or(output_details) {
-        let [reasoning, audio] = members(details, ["reasoning_tokens", "audio_tokens"]);
-        (usage.reasoning, usage.audio_completion) = (count(reasoning), count(audio));
-    }
+    usage.cached = usage.cached.or(cached_beside);
     (usage != Usage::default()).then_some(usage)
 }
 
-fn count(value: Option<&str>) -> Option<u64> {
-    value?.parse().ok()
+fn count(value: &str) -> Option<u64> {
+    value.parse().ok()
 }
 
 /// The raw values of the named members of `object`, which has passed the scan; `null` is as good as absent, and of
 /// equal names the last counts.
 fn members<'a, const N: usize>(object: &'a str, names: [&str; N]) -> [Option<&'a str>; N] {
     let mut found = [None; N];
-    if !object.trim_ascii_start().starts_with('{') {
-        return found;
-    }
-    for (key, value) in to_object_iter(object).map_while(Result::ok) {
+    for (key, value) in Members::of(object) {
         if let Some(index) = names.iter().position(|&name| name == key) {
-            found[index] = match value.as_raw_cow() {
-                std::borrow::Cow::Borrowed(raw) if raw != "null" => Some(raw),
-                _ => None,
-            };
+            found[index] = (value != "null").then_some(value);
         }
     }
     found
 }
 
-/// Never panics, whatever an upstream sends.
+/// The members of an object that has passed the scan: raw key without its quotes, raw value. Nothing for what is no
+/// object. A key that is written with escapes is none of those that are looked for.
+struct Members<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Members<'a> {
+    fn of(object: &'a str) -> Self {
+        Self { rest: object.trim_ascii_start().strip_prefix('{').unwrap_or_default() }
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let from = self.rest.trim_ascii_start().trim_start_matches(',').trim_ascii_start();
+        let key_end = from.starts_with('"').then(|| scan::value(from.as_bytes(), 0).ok()).flatten()?;
+        let (key, from) = from.split_at_checked(key_end)?;
+        let from = from.trim_ascii_start().strip_prefix(':')?.trim_ascii_start();
+        let (value, rest) = from.split_at_checked(scan::value(from.as_bytes(), 0).ok()?)?;
+        self.rest = rest;
+        Some((key.get(1..key.len() - 1)?, value))
+    }
+}
+
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz_usage(data: &[u8]) {
     if find(data).is_some() {
