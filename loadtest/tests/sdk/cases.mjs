@@ -79,7 +79,7 @@ await main({
   },
 
   async tools(world) {
-    const answer = await world.chat("sim", { tools: [WEATHER], tool_choice: "required" });
+    const answer = await world.chat("sim,tools", { tools: [WEATHER], tool_choice: "required" });
     const [call] = answer.choices[0].message.tool_calls;
     assert.equal(answer.choices[0].finish_reason, "tool_calls");
     assert.equal(call.function.name, "weather");
@@ -88,7 +88,7 @@ await main({
 
   async tools_stream(world) {
     let [name, given] = ["", ""];
-    for await (const chunk of await world.chat("sim", { tools: [WEATHER], stream: true })) {
+    for await (const chunk of await world.chat("sim,tools", { tools: [WEATHER], stream: true })) {
       for (const call of chunk.choices[0]?.delta.tool_calls ?? []) {
         name += call.function?.name ?? "";
         given += call.function?.arguments ?? "";
@@ -170,7 +170,7 @@ await main({
     for (const script of ["sim,events=20", "sim,events=20,crlf", "sim,events=20,comments", "sim,events=20,utf8"]) {
       const ask = (model) => ({ method: "POST", body: JSON.stringify({ model, messages: HELLO, stream: true }) });
       const relayed = await world.raw("/chat/completions", ask(world.model(script)));
-      const direct = await world.raw("/chat/completions", { ...ask(script), baseURL: `${world.providerURL}/v1` });
+      const direct = await world.raw("/chat/completions", { ...ask(world.script(script)), baseURL: `${world.providerURL}/v1` });
       assert.match(relayed.headers.get("content-type"), /^text\/event-stream/);
       assert.ok(relayed.body.equals(direct.body), `${script}: ${relayed.body.length} bytes, direct ${direct.body.length}`);
     }

@@ -97,7 +97,7 @@ WEATHER = {
 
 @case
 def tools(world: World):
-    answer = world.chat("sim", tools=[WEATHER], tool_choice="required")
+    answer = world.chat("sim,tools", tools=[WEATHER], tool_choice="required")
     call = answer.choices[0].message.tool_calls[0]
     assert answer.choices[0].finish_reason == "tool_calls", answer
     assert call.function.name == "weather" and isinstance(json.loads(call.function.arguments), dict), call
@@ -106,7 +106,7 @@ def tools(world: World):
 @case
 def tools_stream(world: World):
     name, arguments = "", ""
-    for chunk in world.chat("sim", tools=[WEATHER], stream=True):
+    for chunk in world.chat("sim,tools", tools=[WEATHER], stream=True):
         for call in (chunk.choices[0].delta.tool_calls or []) if chunk.choices else []:
             name += call.function.name or ""
             arguments += call.function.arguments or ""
@@ -217,7 +217,7 @@ def sse_bytes_unchanged(world: World):
         ask = {"model": world.model(script), "messages": HELLO, "stream": True}
         status, headers, relayed = world.raw("POST", "/chat/completions", json.dumps(ask))
         assert status == 200 and headers["content-type"].startswith("text/event-stream"), (status, headers)
-        ask["model"] = script
+        ask["model"] = world.script(script)
         _, _, direct = world.raw("POST", "/chat/completions", json.dumps(ask), base_url=world.provider_url + "/v1")
         assert relayed == direct, f"{script}: {len(relayed)} bytes relayed, {len(direct)} direct"
 
@@ -227,7 +227,7 @@ def sse_bytes_unchanged_with_usage_asked(world: World):
     ask = {"model": "", "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
     _, _, relayed = world.raw("POST", "/chat/completions", json.dumps({**ask, "model": world.model("sim,events=20")}))
     _, _, direct = world.raw(
-        "POST", "/chat/completions", json.dumps({**ask, "model": "sim,events=20"}), base_url=world.provider_url + "/v1"
+        "POST", "/chat/completions", json.dumps({**ask, "model": world.script("sim,events=20")}), base_url=world.provider_url + "/v1"
     )
     assert relayed == direct and b'"usage":{' in relayed.replace(b" ", b""), "usage-only event lost or changed"
 
@@ -246,7 +246,7 @@ def usage_only_when_asked(world: World):
 def json_bytes_unchanged(world: World):
     ask = {"model": world.model("sim,size=5000"), "messages": HELLO}
     _, _, relayed = world.raw("POST", "/chat/completions", json.dumps(ask))
-    ask["model"] = "sim,size=5000"
+    ask["model"] = world.script("sim,size=5000")
     _, _, direct = world.raw("POST", "/chat/completions", json.dumps(ask), base_url=world.provider_url + "/v1")
     assert relayed == direct, (relayed[:200], direct[:200])
 

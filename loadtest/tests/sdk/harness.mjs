@@ -24,7 +24,12 @@ export class World {
 
   /** A model whose name is the script that the simulated provider plays. */
   model(script) {
-    return this.prefix + script;
+    return this.prefix + this.script(script);
+  }
+
+  /** The same without the gateway's prefix. `,` and `=` are not among the characters of a model's name. */
+  script(words) {
+    return words.replaceAll(",", "+").replaceAll("=", ":");
   }
 
   chat(script, more = {}, options = {}) {

@@ -51,7 +51,12 @@ class World:
 
     def model(self, script):
         """A model whose name is the script that the simulated provider plays."""
-        return self.prefix + script
+        return self.prefix + self.script(script)
+
+    @staticmethod
+    def script(words):
+        """The same without the gateway's prefix. `,` and `=` are not among the characters of a model's name."""
+        return words.replace(",", "+").replace("=", ":")
 
     def chat(self, script, **options):
         """One chat completion (or stream) in one line, as most cases need it."""
