@@ -21,7 +21,8 @@ fn pipelined_requests_are_answered_in_order() {
     let gateway = Gateway::start(&provider);
     let mut client = gateway.client();
     // The first is the slowest: order must come from the gateway, not from luck.
-    let scripts = ["sim,ttft=200,completion=1", "sim,completion=2", "sim,ttft=50,completion=3", "sim,completion=4"];
+    let scripts =
+        ["sim,ttft=200,completion=1", "sim,completion=2", "sim,ttft=50,completion=3", "sim,completion=4"];
     let requests: String = scripts.iter().map(|script| chat(script, false)).collect();
     client.send(requests);
     for expect in 1..=4 {
@@ -103,7 +104,10 @@ fn chunked_request_bodies_are_decoded() {
         // The trailer was read, so the next request begins where it should.
         client.ask(chat("sim", false)).expect(200);
         let seen = provider.only(&name);
-        assert!(seen.headers("x-trailer").is_empty() && seen.headers("content-length").len() == 1, "{seen:?}");
+        assert!(
+            seen.headers("x-trailer").is_empty() && seen.headers("content-length").len() == 1,
+            "{seen:?}"
+        );
     }
 }
 

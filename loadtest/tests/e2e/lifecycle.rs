@@ -68,14 +68,17 @@ fn models_are_listed_and_found() {
     let gateway = Gateway::start(&provider);
     let listed = until("the provider's list is merged", || {
         let list = gateway.ask("GET /v1/models HTTP/1.1\r\nHost: g\r\n\r\n").expect(200).json();
-        let ids: Vec<String> = list["data"].as_array()?.iter().filter_map(|m| Some(m["id"].as_str()?.to_owned())).collect();
+        let ids: Vec<String> =
+            list["data"].as_array()?.iter().filter_map(|m| Some(m["id"].as_str()?.to_owned())).collect();
         ids.iter().any(|id| id.starts_with("sim/")).then_some(ids)
     });
     for id in listed {
         let encoded = id.replace('/', "%2F");
-        let found = gateway.ask(format!("GET /v1/models/{encoded} HTTP/1.1\r\nHost: g\r\n\r\n")).expect(200).json();
+        let found =
+            gateway.ask(format!("GET /v1/models/{encoded} HTTP/1.1\r\nHost: g\r\n\r\n")).expect(200).json();
         assert_eq!(found["id"], id.as_str());
-        let plain = gateway.ask(format!("GET /v1/models/{id} HTTP/1.1\r\nHost: g\r\n\r\n")).expect(200).json();
+        let plain =
+            gateway.ask(format!("GET /v1/models/{id} HTTP/1.1\r\nHost: g\r\n\r\n")).expect(200).json();
         assert_eq!(plain, found);
     }
 }
@@ -124,7 +127,7 @@ fn sigterm_refuses_new_connections_at_once() {
 #[test]
 fn stragglers_get_the_error_event_at_the_deadline() {
     let provider = Provider::start();
-    let setup = Setup { server: "drain_time = 1\n", ..Setup::default() };
+    let setup = Setup { server: "drain_secs = 1\n".into(), ..Setup::default() };
     let mut gateway = Gateway::with(&provider, &setup);
     let mut client = gateway.client();
     client.send(chat("named-straggler,events=100000,gap=20", true));
@@ -178,7 +181,9 @@ fn a_second_gateway_on_the_same_port_is_an_error() {
 
 #[test]
 fn check_says_everything_at_once() {
-    let good = File::new("[server]\nlisten = [\"127.0.0.1:8080\"]\n[[provider]]\nname = \"p\"\nbase_url = \"http://127.0.0.1:9/v1\"\n");
+    let good = File::new(
+        "[server]\nlisten = [\"127.0.0.1:8080\"]\n[[provider]]\nname = \"p\"\nbase_url = \"http://127.0.0.1:9/v1\"\n",
+    );
     let (status, said) = ringway(&["check", "-c", good.path()]);
     assert!(status.success(), "{said}");
     let bad = File::new(
@@ -199,7 +204,9 @@ fn check_says_everything_at_once() {
 
 #[test]
 fn check_never_shows_a_key() {
-    let file = File::new("[[provider]]\nname = \"p\"\nbase_url = \"nonsense\"\nkey = \"sk-secret-canary\"\nkeyy = \"sk-secret-canary\"\n");
+    let file = File::new(
+        "[[provider]]\nname = \"p\"\nbase_url = \"nonsense\"\nkey = \"sk-secret-canary\"\nkeyy = \"sk-secret-canary\"\n",
+    );
     let (status, said) = ringway(&["check", "-c", file.path()]);
     assert!(!status.success() && !said.contains("sk-secret-canary"), "{said}");
 }

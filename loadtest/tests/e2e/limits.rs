@@ -9,7 +9,7 @@ const MIB: usize = 1 << 20;
 fn small() -> (Provider, Gateway) {
     let provider = Provider::start();
     let setup = Setup {
-        limits: "head_bytes = 4096\nhead_fields = 20\nbody_bytes = 65536\nhead_time = 1\nidle_time = 1\nbody_grace = 1\n",
+        limits: "head_bytes = 4096\nhead_fields = 20\nbody_bytes = 65536\nhead_secs = 1\nidle_secs = 1\nbody_grace_secs = 1\n".into(),
         ..Setup::default()
     };
     let gateway = Gateway::with(&provider, &setup);

@@ -12,4 +12,6 @@ mod relay;
 mod reload;
 mod smuggling;
 mod support;
+mod tls;
+mod tools;
 mod upstream;

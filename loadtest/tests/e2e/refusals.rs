@@ -13,7 +13,16 @@ fn check(gateway: &Gateway, request: impl AsRef<[u8]>, status: u16, code: &str) 
 fn paths_and_methods_that_are_not_served() {
     let provider = Provider::start();
     let gateway = Gateway::start(&provider);
-    for path in ["/", "/v1", "/v1/", "/v1/chat", "/v1/chat/completions/", "/v1/Chat/completions", "/v2/models", "/metrics"] {
+    for path in [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/chat",
+        "/v1/chat/completions/",
+        "/v1/Chat/completions",
+        "/v2/models",
+        "/metrics",
+    ] {
         gateway.ask(format!("GET {path} HTTP/1.1\r\nHost: g\r\n\r\n")).refusal(404);
     }
     for (method, path, allow) in [
@@ -103,7 +112,8 @@ fn what_the_provider_refuses_passes_through() {
         for stream in [false, true] {
             let script = format!("sim,status={status}");
             let relayed = gateway.ask(chat(&script, stream)).expect(status);
-            let direct = provider.ask(post("/v1/chat/completions", &chat_body(&script_name(&script), stream)));
+            let direct =
+                provider.ask(post("/v1/chat/completions", &chat_body(&script_name(&script), stream)));
             assert_eq!(relayed.text(), direct.text());
             relayed.refusal(status);
         }
@@ -127,8 +137,8 @@ fn heads_that_must_not_be_believed_are_upstream_errors() {
     let provider = Provider::start();
     let gateway = Gateway::start(&provider);
     for kind in [
-        "clte", "dupcl", "cl", "te", "version", "status", "fold", "space", "barelf", "nul", "huge", "many", "empty",
-        "chunk",
+        "clte", "dupcl", "cl", "te", "version", "status", "fold", "space", "barelf", "nul", "huge", "many",
+        "empty", "chunk",
     ] {
         for stream in [false, true] {
             let answer = gateway.ask(chat(&format!("sim,badhead={kind}"), stream));
@@ -158,7 +168,8 @@ fn the_providers_credential_is_nowhere_to_be_seen() {
     let provider = Provider::start();
     let gateway = Gateway::with(&provider, &Setup::default());
     let mut shown = String::new();
-    for script in ["sim", "sim,status=401", "sim,status=500", "sim,badhead=nul", "sim,cut=10", "sim,redirect"] {
+    for script in ["sim", "sim,status=401", "sim,status=500", "sim,badhead=nul", "sim,cut=10", "sim,redirect"]
+    {
         for stream in [false, true] {
             let answer = gateway.ask(chat(script, stream));
             shown += &format!("{}{}", answer.head, answer.text());
@@ -179,6 +190,8 @@ fn our_credential_refused_is_not_the_callers_fault() {
     let provider = Provider::start();
     let gateway = Gateway::start(&provider);
     for status in [401, 403] {
-        gateway.ask(post("/v1/chat/completions", &chat_body(&model(&format!("sim,status={status}")), false))).refusal(502);
+        gateway
+            .ask(post("/v1/chat/completions", &chat_body(&model(&format!("sim,status={status}")), false)))
+            .refusal(502);
     }
 }

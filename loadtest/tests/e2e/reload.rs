@@ -1,6 +1,6 @@
 //! SIGHUP: a good file takes effect whole, a bad one not at all, and nothing in flight notices either.
 
-use crate::support::{Gateway, Provider, chat, chat_body, post, until};
+use crate::support::{Gateway, Provider, chat, chat_body, post, rounds, until};
 
 #[test]
 fn a_good_file_takes_effect() {
@@ -8,7 +8,10 @@ fn a_good_file_takes_effect() {
     let gateway = Gateway::start(&provider);
     let ask = || gateway.ask(post("/v1/chat/completions", &chat_body("more/sim", false)));
     ask().refusal(404);
-    let more = format!("[[provider]]\nname = \"more\"\nbase_url = \"http://{}/v1\"\nkey = \"sk-more\"\n", provider.address);
+    let more = format!(
+        "[[provider]]\nname = \"more\"\nbase_url = \"http://{}/v1\"\nkey = \"sk-more\"\n",
+        provider.address
+    );
     gateway.write_config(&(gateway.read_config() + &more));
     gateway.program.signal("HUP");
     until("the new provider is served", || (ask().status == 200).then_some(()));
@@ -20,7 +23,9 @@ fn a_bad_file_changes_nothing() {
     let provider = Provider::start();
     let mut gateway = Gateway::start(&provider);
     let good = gateway.read_config();
-    for (bad, word) in [("[server\n", "line"), ("\n[serve]\ncores = 1\n", "serve"), ("\n[[provider]]\nname = 5\n", "name")] {
+    for (bad, word) in
+        [("[server\n", "line"), ("\n[serve]\ncores = 1\n", "serve"), ("\n[[provider]]\nname = 5\n", "name")]
+    {
         gateway.write_config(&format!("{good}{bad}"));
         gateway.program.signal("HUP");
         until("the reload is reported as failed", || {
@@ -65,7 +70,7 @@ fn reloads_under_load_lose_nothing() {
     let provider = Provider::start();
     let gateway = Gateway::start(&provider);
     let mut client = gateway.client();
-    for round in 0..50 {
+    for round in 0..2 * rounds() {
         gateway.program.signal("HUP");
         client.ask(chat("sim", false)).expect(200);
         let stream = client.ask(chat("sim,events=5", true)).expect(200);

@@ -43,7 +43,10 @@ fn two_ways_to_frame_a_body() {
     let rows = [
         ("length and chunked", with("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
         ("chunked and length", with("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n")),
-        ("length of nothing and chunked", with("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
+        (
+            "length of nothing and chunked",
+            with("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        ),
         ("two lengths", with("Content-Length: 5\r\nContent-Length: 6\r\n", "hello")),
         ("two equal lengths", with("Content-Length: 5\r\nContent-Length: 5\r\n", "hello")),
         ("two equal lengths in one", with("Content-Length: 5, 5\r\n", "hello")),
@@ -51,7 +54,10 @@ fn two_ways_to_frame_a_body() {
         ("two lengths in another case", with("Content-Length: 5\r\ncontent-length: 6\r\n", "hello")),
         ("chunked twice", with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
         ("chunked twice in one", with("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n")),
-        ("chunked, then identity", with("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n")),
+        (
+            "chunked, then identity",
+            with("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"),
+        ),
         ("identity", with("Transfer-Encoding: identity\r\n", "")),
         ("gzip, chunked", with("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n")),
         ("chunked, gzip", with("Transfer-Encoding: chunked, gzip\r\n", "0\r\n\r\n")),
@@ -64,7 +70,8 @@ fn two_ways_to_frame_a_body() {
         ("coding behind a list comma", with("Transfer-Encoding: ,chunked\r\n", "0\r\n\r\n")),
         (
             "chunked in HTTP/1.0",
-            b"POST /v1/embeddings HTTP/1.0\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(),
+            b"POST /v1/embeddings HTTP/1.0\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                .to_vec(),
         ),
     ];
     check(&rows, &[400]);
@@ -72,8 +79,23 @@ fn two_ways_to_frame_a_body() {
 
 #[test]
 fn lengths_that_are_no_decimal_number() {
-    let rows = ["", "+5", "-5", "0x5", "5 5", "5.0", "5e0", "5_0", "five", "5;", "18446744073709551616", "\"5\"", "5\t5", "५"]
-        .map(|length| (length, with(&format!("Content-Length: {length}\r\n"), "hello")));
+    let rows = [
+        "",
+        "+5",
+        "-5",
+        "0x5",
+        "5 5",
+        "5.0",
+        "5e0",
+        "5_0",
+        "five",
+        "5;",
+        "18446744073709551616",
+        "\"5\"",
+        "5\t5",
+        "५",
+    ]
+    .map(|length| (length, with(&format!("Content-Length: {length}\r\n"), "hello")));
     check(&rows, &[400]);
 }
 
@@ -194,7 +216,8 @@ fn bytes_behind_a_refused_body_are_not_a_request() {
     let hidden = String::from_utf8_lossy(SMUGGLED).into_owned();
     for line in ["POST /v1/nothing", "PUT /v1/embeddings", "DELETE /v1/models", "GET /v1/models"] {
         let mut client = gateway.client();
-        client.send(format!("{line} HTTP/1.1\r\nHost: g\r\nContent-Length: {}\r\n\r\n{hidden}", hidden.len()));
+        client
+            .send(format!("{line} HTTP/1.1\r\nHost: g\r\nContent-Length: {}\r\n\r\n{hidden}", hidden.len()));
         let first = client.answer();
         assert!([200, 400, 404, 405].contains(&first.status), "{line}: {}", first.head);
         if first.closes() {

@@ -19,12 +19,12 @@ pub(crate) const CANARY: &str = "sk-test-canary";
 /// What a test changes about the usual configuration.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
-    /// Lines for `[server]`.
-    pub(crate) server: &'static str,
+    /// Lines for `[server]`; `HOST` in them is the address of the gateway.
+    pub(crate) server: String,
     /// Lines for `[limits]`.
-    pub(crate) limits: &'static str,
+    pub(crate) limits: String,
     /// Lines for the provider `sim`.
-    pub(crate) provider: &'static str,
+    pub(crate) provider: String,
 }
 
 pub(crate) struct Gateway {
@@ -51,6 +51,7 @@ pub(crate) fn own_address() -> Ipv4Addr {
 impl Setup {
     pub(crate) fn text(&self, listen: SocketAddr, admin: SocketAddr, provider: &Provider) -> String {
         let Self { server, limits, provider: more } = self;
+        let server = server.replace("HOST", &listen.ip().to_string());
         let base_url = format!("http://{}/v1", provider.address);
         format!(
             "[server]\nlisten = [\"{listen}\"]\ncores = 1\n{server}\n[limits]\n{limits}\n[admin]\nlisten = \"{admin}\"\n\
@@ -78,7 +79,11 @@ impl Gateway {
         let mut gateway = Self { address, admin, program, file };
         until("the gateway is ready", || {
             // Also the pause between two tries: until it says something, or for a moment.
-            assert!(gateway.program.listen_for(Duration::from_millis(10)), "it ended:\n{}", gateway.program.said());
+            assert!(
+                gateway.program.listen_for(Duration::from_millis(10)),
+                "it ended:\n{}",
+                gateway.program.said()
+            );
             TcpStream::connect_timeout(&admin, PATIENCE).ok()?;
             (gateway.admin("/readyz").status == 200).then_some(())
         });
@@ -123,7 +128,8 @@ impl Gateway {
 
     #[track_caller]
     pub(crate) fn admin(&self, path: &str) -> Answer {
-        Client::connect(self.admin).ask(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"))
+        Client::connect(self.admin)
+            .ask(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"))
     }
 
     /// The samples of one metric: labels as they are printed, and the value.
@@ -132,12 +138,18 @@ impl Gateway {
         let page = self.admin("/metrics").text();
         let samples = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
         let named = samples.filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'));
-        named.map(|(labels, value)| (labels.to_owned(), value.parse().expect("a sample is a number"))).collect()
+        named
+            .map(|(labels, value)| (labels.to_owned(), value.parse().expect("a sample is a number")))
+            .collect()
     }
 
     /// The sum over those samples of a metric whose labels hold `part`.
     pub(crate) fn total(&self, name: &str, part: &str) -> f64 {
-        self.metric(name).into_iter().filter(|(labels, _)| labels.contains(part)).map(|(_, value)| value).sum()
+        self.metric(name)
+            .into_iter()
+            .filter(|(labels, _)| labels.contains(part))
+            .map(|(_, value)| value)
+            .sum()
     }
 
     /// Puts another text into the configuration file; nobody is told.
@@ -167,7 +179,9 @@ pub(crate) fn script_name(script: &str) -> String {
 }
 
 pub(crate) fn chat_body(model: &str, stream: bool) -> String {
-    format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"Say hello."}}],"stream":{stream}}}"#)
+    format!(
+        r#"{{"model":"{model}","messages":[{{"role":"user","content":"Say hello."}}],"stream":{stream}}}"#
+    )
 }
 
 pub(crate) fn chat(script: &str, stream: bool) -> String {

@@ -9,13 +9,18 @@ use std::time::{Duration, Instant};
 
 pub(crate) use gateway::{CANARY, Gateway, Setup, backend, chat, chat_body, model, own_address, script_name};
 pub(crate) use process::{Program, ringway};
-pub(crate) use provider::{Provider, Seen};
+pub(crate) use provider::Provider;
 pub(crate) use wire::{Answer, Client, Ending, post};
 
 /// How long anything may take before a test gives up on it. Generous: the machine may be busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Within this a provider learns that the client has left.
 pub(crate) const CANCEL_MAX: Duration = Duration::from_millis(100);
+
+/// How often a test repeats what goes wrong only rarely.
+pub(crate) fn rounds() -> usize {
+    std::env::var("RINGWAY_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20)
+}
 
 /// A moment that has not come yet.
 #[derive(Clone, Copy)]

@@ -29,8 +29,12 @@ pub(crate) fn binary(name: &str) -> PathBuf {
 
 /// Runs the gateway's binary to its end: whether it succeeded, and all it said.
 pub(crate) fn ringway(arguments: &[&str]) -> (ExitStatus, String) {
-    let output = Command::new(binary("ringway")).args(arguments).stdin(Stdio::null()).output().expect("ringway runs");
-    (output.status, format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    let output =
+        Command::new(binary("ringway")).args(arguments).stdin(Stdio::null()).output().expect("ringway runs");
+    (
+        output.status,
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+    )
 }
 
 impl Program {
@@ -61,7 +65,11 @@ impl Program {
                 next += 1;
             }
             assert!(!deadline.has_passed(), "never said {what}; it said:\n{}", self.heard.join("\n"));
-            assert!(self.listen_for(Duration::from_millis(100)), "ended before it said {what}:\n{}", self.heard.join("\n"));
+            assert!(
+                self.listen_for(Duration::from_millis(100)),
+                "ended before it said {what}:\n{}",
+                self.heard.join("\n")
+            );
         }
     }
 

@@ -22,7 +22,9 @@ impl Provider {
         let address = program.line("its address", |line| {
             let from = line.find("127.0.0.1:")?;
             let address = &line[from..];
-            let end = address.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':')).unwrap_or(address.len());
+            let end = address
+                .find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))
+                .unwrap_or(address.len());
             address[..end].parse::<SocketAddr>().ok().filter(|address| address.port() != 0)
         });
         Self { address, _program: program }
@@ -66,7 +68,11 @@ impl Provider {
             self.seen_as(name).into_iter().find(|seen| seen.0["outcome"] == "aborted")
         });
         let late_ns = seen.number("ended_ns").saturating_sub(left_ns);
-        assert!(u128::from(late_ns) <= CANCEL_MAX.as_nanos(), "cancelled {} µs after the client left", late_ns / 1_000);
+        assert!(
+            u128::from(late_ns) <= CANCEL_MAX.as_nanos(),
+            "cancelled {} µs after the client left",
+            late_ns / 1_000
+        );
     }
 
     /// The clock of the log.

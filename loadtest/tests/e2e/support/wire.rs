@@ -5,6 +5,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
 };
 
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 
 use super::PATIENCE;
@@ -33,14 +34,22 @@ pub(crate) struct Answer {
 
 /// One connection to the gateway.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Stream,
     held: Vec<u8>,
+}
+
+/// What a connection is made of.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// A whole POST, as a client would write it.
 pub(crate) fn post(path: &str, body: &str) -> String {
     let length = body.len();
-    format!("POST {path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
 }
 
 impl Client {
@@ -49,7 +58,21 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket takes a time-out");
         stream.set_nodelay(true).expect("TCP has this option");
-        Self { stream, held: Vec::new() }
+        Self { stream: Stream::Plain(stream), held: Vec::new() }
+    }
+
+    /// The same connection with TLS on it; the handshake happens with the first bytes.
+    pub(crate) fn with_tls(self, session: ClientConnection) -> Self {
+        let Stream::Plain(stream) = self.stream else { panic!("TLS inside TLS") };
+        Self { stream: Stream::Tls(Box::new(StreamOwned::new(session, stream))), held: Vec::new() }
+    }
+
+    /// The TLS session, if there is one.
+    pub(crate) fn session(&mut self) -> Option<&mut ClientConnection> {
+        match &mut self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => Some(&mut stream.conn),
+        }
     }
 
     #[track_caller]
@@ -64,12 +87,20 @@ impl Client {
 
     /// A second handle, to send on while this one reads.
     pub(crate) fn twin(&self) -> Self {
-        Self { stream: self.stream.try_clone().expect("a descriptor can be doubled"), held: Vec::new() }
+        let twin = self.socket().try_clone().expect("a descriptor can be doubled");
+        Self { stream: Stream::Plain(twin), held: Vec::new() }
     }
 
     /// FIN: nothing more will be sent.
     pub(crate) fn finish(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.socket().shutdown(Shutdown::Write);
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => &stream.sock,
+        }
     }
 
     /// One request and its answer.
@@ -89,7 +120,8 @@ impl Client {
     #[track_caller]
     pub(crate) fn answer_to(&mut self, method: &[u8]) -> Answer {
         let mut answer = self.head();
-        let bodiless = method == b"HEAD" || answer.status == 204 || answer.status == 304 || answer.status < 200;
+        let bodiless =
+            method == b"HEAD" || answer.status == 204 || answer.status == 304 || answer.status < 200;
         if !bodiless {
             self.body(&mut answer);
         }
@@ -109,7 +141,8 @@ impl Client {
         let head: Vec<u8> = self.held.drain(..end).collect();
         let head = String::from_utf8(head).expect("a head is text");
         let mut lines = head.trim_end().split("\r\n");
-        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).and_then(|line| line.get(..3));
+        let status =
+            lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).and_then(|line| line.get(..3));
         let status = status.and_then(|digits| digits.parse().ok());
         let headers = lines.map(|line| {
             let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("odd header line {line:?}"));
@@ -164,6 +197,20 @@ impl Client {
         assert!(!reset, "reset instead of closed");
     }
 
+    /// The connection ends, whatever is said before that.
+    #[track_caller]
+    pub(crate) fn expect_end(&mut self) {
+        self.rest();
+    }
+
+    /// The end of TLS, properly announced; the connection below stays.
+    pub(crate) fn say_goodbye(&mut self) {
+        if let Stream::Tls(stream) = &mut self.stream {
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    }
+
     fn chunks(&mut self, body: &mut Vec<u8>) -> Ending {
         loop {
             if let Some(ending) = self.chunk(body) {
@@ -184,8 +231,10 @@ impl Client {
                 Err(()) => return Some(Ending::Reset),
             }
         };
-        let size = std::str::from_utf8(&self.held[..line]).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
-        let size = size.unwrap_or_else(|| panic!("odd chunk line {:?}", String::from_utf8_lossy(&self.held[..line])));
+        let size =
+            std::str::from_utf8(&self.held[..line]).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
+        let size = size
+            .unwrap_or_else(|| panic!("odd chunk line {:?}", String::from_utf8_lossy(&self.held[..line])));
         let ending = self.fill(line + 2 + size + 2);
         if ending != Ending::Whole {
             body.extend_from_slice(self.held.get(line + 2..).unwrap_or_default());
@@ -240,6 +289,31 @@ impl Client {
     }
 }
 
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 impl Answer {
     /// The first header of that (lower-case) name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -263,7 +337,11 @@ impl Answer {
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}{}", self.head, self.text());
-        assert!(self.header("x-request-id").is_some_and(|id| !id.is_empty()), "no x-request-id: {}", self.head);
+        assert!(
+            self.header("x-request-id").is_some_and(|id| !id.is_empty()),
+            "no x-request-id: {}",
+            self.head
+        );
         self
     }
 
@@ -271,11 +349,21 @@ impl Answer {
     #[track_caller]
     pub(crate) fn refusal(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}{}", self.head, self.text());
-        assert!(self.header("x-request-id").is_some_and(|id| !id.is_empty()), "no x-request-id: {}", self.head);
-        assert_eq!(self.header("content-type").map(|kind| kind.starts_with("application/json")), Some(true), "{}", self.head);
+        assert!(
+            self.header("x-request-id").is_some_and(|id| !id.is_empty()),
+            "no x-request-id: {}",
+            self.head
+        );
+        assert_eq!(
+            self.header("content-type").map(|kind| kind.starts_with("application/json")),
+            Some(true),
+            "{}",
+            self.head
+        );
         let body = self.json();
         let error = &body["error"];
-        let members: Vec<&str> = error.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        let members: Vec<&str> =
+            error.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
         for member in ["message", "type", "param", "code"] {
             assert!(members.contains(&member), "no member {member} in {error}");
         }
