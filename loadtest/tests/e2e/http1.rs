@@ -189,12 +189,15 @@ fn a_client_that_finishes_sending_is_gone() {
     let provider = Provider::start();
     let gateway = Gateway::start(&provider);
     // Documented: a FIN means that nobody waits for the answer.
-    let mut client = gateway.client();
-    client.send(chat("named-finish,ttft=60000", false));
-    provider.wait_for("named-finish");
-    let left_ns = Provider::now_ns();
-    client.finish();
-    provider.expect_cancelled("named-finish", left_ns);
+    provider.expect_cancelled("named-finish", |name| {
+        let mut client = gateway.client();
+        client.send(chat(&format!("{name},ttft=60000"), false));
+        provider.wait_for(name);
+        let left_ns = Provider::now_ns();
+        client.finish();
+        client.expect_end();
+        left_ns
+    });
 }
 
 #[test]

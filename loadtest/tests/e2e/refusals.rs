@@ -141,6 +141,7 @@ fn heads_that_must_not_be_believed_are_upstream_errors() {
         "empty", "chunk",
     ] {
         for stream in [false, true] {
+            println!("badhead={kind}, stream: {stream}");
             let answer = gateway.ask(chat(&format!("sim,badhead={kind}"), stream));
             // A chunk size that is no number comes after the head: a stream has by then begun.
             if kind == "chunk" && stream && answer.status == 200 {

@@ -54,10 +54,13 @@ fn the_log_has_what_was_sent() {
 #[test]
 fn a_client_that_leaves_is_seen_to() {
     let provider = Provider::start();
-    let mut client = Client::connect(provider.address);
-    client.send(post("/v1/chat/completions", &chat_body(&script_name("named-left,ttft=60000"), false)));
-    provider.wait_for("named-left");
-    let left_ns = Provider::now_ns();
-    drop(client);
-    provider.expect_cancelled("named-left", left_ns);
+    provider.expect_cancelled("named-left", |name| {
+        let mut client = Client::connect(provider.address);
+        client.send(post(
+            "/v1/chat/completions",
+            &chat_body(&script_name(&format!("{name},ttft=60000")), false),
+        ));
+        provider.wait_for(name);
+        Provider::now_ns()
+    });
 }

@@ -8,6 +8,9 @@ import { randomBytes } from "node:crypto";
 import { parseArgs } from "node:util";
 import OpenAI from "openai";
 
+const CANCEL_MS_MAX = 100;
+export const HELLO = [{ role: "user", content: "Say hello." }];
+
 export class World {
   constructor(options) {
     this.baseURL = options["base-url"].replace(/\/$/, "");
@@ -33,8 +36,7 @@ export class World {
   }
 
   chat(script, more = {}, options = {}) {
-    const messages = [{ role: "user", content: "Say hello." }];
-    return this.client.chat.completions.create({ model: this.model(script), messages, ...more }, options);
+    return this.client.chat.completions.create({ model: this.model(script), messages: HELLO, ...more }, options);
   }
 
   /** One exchange below the SDK: status, headers and the body's bytes, untouched. */
@@ -43,16 +45,41 @@ export class World {
     return { status: answer.status, headers: answer.headers, body: Buffer.from(await answer.arrayBuffer()) };
   }
 
+  /**
+   * The bytes of this script's events as a client that did not ask for usage should get them. The gateway does ask,
+   * which changes events; what it then removes is the event that holds nothing else.
+   */
+  async events(words) {
+    const ask = { model: this.script(words), messages: HELLO, stream: true, stream_options: { include_usage: true } };
+    const baseURL = `${this.providerURL}/v1`;
+    const { body } = await this.raw("/chat/completions", { method: "POST", body: JSON.stringify(ask), baseURL });
+    const text = body.toString("latin1");
+    const end = text.includes("\r\n\r\n") ? "\r\n\r\n" : "\n\n";
+    const events = text.split(end).filter((event) => !event.includes('"choices":[]'));
+    return Buffer.from(events.join(end), "latin1");
+  }
+
   /** The provider's entries whose body names the model `tag`. */
   async seen(tag) {
     const requests = await (await fetch(`${this.providerURL}/_sim/log`)).json();
     return requests.filter((entry) => entry.body.includes(tag));
   }
 
-  /** Milliseconds from `left` (of process.hrtime.bigint(): the clock of the log) until the provider saw its client leave. */
-  async leftAfter(tag, left) {
-    const entry = await this.until("the provider saw the client leave", () => this.aborted(tag));
-    return entry.ended_ns / 1e6 - Number(left) / 1e6;
+  /**
+   * `leave(tag)` starts a request, leaves, and returns the moment: the provider must learn of it at once. Every time it
+   * must learn of it; within the bound it must in one of five tries, for the machine may be busy.
+   */
+  async expectCancelled(leave) {
+    const late = [];
+    for (let round = 0; round < 5; round += 1) {
+      const tag = this.tag();
+      // process.hrtime and the log read the same clock.
+      const left = await leave(tag);
+      const entry = await this.until("the provider saw the client leave", () => this.aborted(tag));
+      late.push(entry.ended_ns / 1e6 - Number(left) / 1e6);
+      if (late.at(-1) <= CANCEL_MS_MAX) return;
+    }
+    throw new Error(`the provider saw the client leave only ${late} ms later`);
   }
 
   async aborted(tag) {

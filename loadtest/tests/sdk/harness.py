@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import openai
 
 CASES = []
+CANCEL_MS_MAX = 100
+HELLO = [{"role": "user", "content": "Say hello."}]
 
 
 def case(function):
@@ -79,6 +81,16 @@ class World:
         finally:
             connection.close()
 
+    def events(self, words):
+        """The bytes of this script's events as a client that did not ask for usage should get them.
+
+        The gateway does ask, which changes events; what it then removes is the event that holds nothing else.
+        """
+        ask = {"model": self.script(words), "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
+        body = self.raw("POST", "/chat/completions", json.dumps(ask), base_url=self.provider_url + "/v1")[2]
+        end = next(end for end in [b"\r\n\r\n", b"\n\n"] if end in body)
+        return end.join(event for event in body.split(end) if b'"choices":[]' not in event)
+
     def log(self):
         """What the provider received, oldest first; its moments are CLOCK_MONOTONIC in nanoseconds."""
         url = urlsplit(self.provider_url)
@@ -96,6 +108,21 @@ class World:
     def aborted(self, tag):
         """The entry of `tag` once its client has left, else None."""
         return next((entry for entry in self.seen(tag) if entry["outcome"] == "aborted"), None)
+
+    def expect_cancelled(self, leave):
+        """`leave(tag)` starts a request, leaves, and returns the moment: the provider must learn of it at once.
+
+        Every time it must learn of it; within the bound it must in one of five tries, for the machine may be busy.
+        """
+        late_ms = []
+        for _ in range(5):
+            tag = self.tag()
+            left_ns = leave(tag)
+            entry = self.until("the provider saw the client leave", lambda: self.aborted(tag))
+            late_ms.append((entry["ended_ns"] - left_ns) / 1e6)
+            if late_ms[-1] <= CANCEL_MS_MAX:
+                return
+        raise AssertionError(f"the provider saw the client leave only {late_ms} ms later")
 
     def until(self, what, find, seconds=5.0):
         """Asks `find` again and again until it answers with something true; fails with `what` after `seconds`."""

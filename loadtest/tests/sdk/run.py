@@ -222,7 +222,7 @@ def main():
                     print(f"FAIL {error}", flush=True)
         if failed:
             for log in sorted(scratch.glob("*.log")):
-                print(f"--- the end of {log.name}:\n{log.read_text(errors='replace')[-4000:]}", flush=True)
+                print(f"--- the end of {log.name}:\n{log.read_text(errors='replace')[-1500:]}", flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(f"{passed} passed, {failed} failed")

@@ -36,6 +36,8 @@ pub(crate) struct Answer {
 pub(crate) struct Client {
     stream: Stream,
     held: Vec<u8>,
+    /// The provider may send trailers; the gateway must have dropped them.
+    trailers_allowed: bool,
 }
 
 /// What a connection is made of.
@@ -58,13 +60,22 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket takes a time-out");
         stream.set_nodelay(true).expect("TCP has this option");
-        Self { stream: Stream::Plain(stream), held: Vec::new() }
+        Self { stream: Stream::Plain(stream), held: Vec::new(), trailers_allowed: false }
+    }
+
+    /// The same connection, to a server that may send trailers.
+    pub(crate) fn allowing_trailers(self) -> Self {
+        Self { trailers_allowed: true, ..self }
     }
 
     /// The same connection with TLS on it; the handshake happens with the first bytes.
     pub(crate) fn with_tls(self, session: ClientConnection) -> Self {
         let Stream::Plain(stream) = self.stream else { panic!("TLS inside TLS") };
-        Self { stream: Stream::Tls(Box::new(StreamOwned::new(session, stream))), held: Vec::new() }
+        Self {
+            stream: Stream::Tls(Box::new(StreamOwned::new(session, stream))),
+            held: Vec::new(),
+            trailers_allowed: false,
+        }
     }
 
     /// The TLS session, if there is one.
@@ -88,7 +99,7 @@ impl Client {
     /// A second handle, to send on while this one reads.
     pub(crate) fn twin(&self) -> Self {
         let twin = self.socket().try_clone().expect("a descriptor can be doubled");
-        Self { stream: Stream::Plain(twin), held: Vec::new() }
+        Self { stream: Stream::Plain(twin), held: Vec::new(), trailers_allowed: false }
     }
 
     /// FIN: nothing more will be sent.
@@ -142,7 +153,7 @@ impl Client {
         let head = String::from_utf8(head).expect("a head is text");
         let mut lines = head.trim_end().split("\r\n");
         let status =
-            lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).and_then(|line| line.get(..3));
+            lines.next().and_then(|line| line.strip_prefix("HTTP/1.")).and_then(|line| line.get(2..5));
         let status = status.and_then(|digits| digits.parse().ok());
         let headers = lines.map(|line| {
             let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("odd header line {line:?}"));
@@ -231,10 +242,18 @@ impl Client {
                 Err(()) => return Some(Ending::Reset),
             }
         };
-        let size =
-            std::str::from_utf8(&self.held[..line]).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
+        let hex = self.held[..line].split(|byte| *byte == b';').next().unwrap_or_default();
+        let size = std::str::from_utf8(hex).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
         let size = size
             .unwrap_or_else(|| panic!("odd chunk line {:?}", String::from_utf8_lossy(&self.held[..line])));
+        if size == 0 && self.trailers_allowed {
+            while find(&self.held, b"\r\n\r\n").is_none() {
+                assert!(self.more().is_ok_and(|read| read > 0), "closed within the trailers");
+            }
+            let end = find(&self.held, b"\r\n\r\n").unwrap_or_default() + 4;
+            self.held.drain(..end);
+            return Some(Ending::Whole);
+        }
         let ending = self.fill(line + 2 + size + 2);
         if ending != Ending::Whole {
             body.extend_from_slice(self.held.get(line + 2..).unwrap_or_default());
@@ -333,9 +352,10 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {:?}", self.text()))
     }
 
-    /// Asserts the status, showing the answer if it is another.
+    /// Asserts the status, showing the answer if it is another, and what every answer of ours has.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
+        assert!(self.head.starts_with("HTTP/1.1 "), "{}", self.head);
         assert_eq!(self.status, status, "{}{}", self.head, self.text());
         assert!(
             self.header("x-request-id").is_some_and(|id| !id.is_empty()),
