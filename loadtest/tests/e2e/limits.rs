@@ -58,7 +58,9 @@ fn a_body_too_large_is_413_at_its_head() {
 fn a_length_that_no_memory_holds_is_413() {
     let (_provider, gateway) = small();
     for length in ["9999999999", "18446744073709551615"] {
-        let head = format!("POST /v1/embeddings HTTP/1.1\r\nHost: g\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "POST /v1/embeddings HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
         gateway.ask(head).refusal(413);
     }
 }
@@ -67,7 +69,7 @@ fn a_length_that_no_memory_holds_is_413() {
 fn a_chunked_body_too_large_is_413_when_it_becomes_so() {
     let (_provider, gateway) = small();
     let mut client = gateway.client();
-    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
     for _ in 0..20 {
         client.offer(format!("1000\r\n{}\r\n", " ".repeat(4096)));
     }
@@ -81,7 +83,7 @@ fn a_refused_upload_still_gets_its_answer() {
     for mib in [1, 8, 8, 8, 32] {
         let mut client = gateway.client();
         client.send(format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nContent-Length: {}\r\n\r\n",
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             mib * MIB
         ));
         let mut sender = client.twin();
@@ -119,7 +121,7 @@ fn a_head_that_takes_too_long_is_408() {
 fn a_body_that_takes_too_long_is_408() {
     let (_provider, gateway) = small();
     let mut client = gateway.client();
-    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nContent-Length: 60000\r\n\r\n{");
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{");
     let answer = client.answer();
     answer.refusal(408);
     client.expect_close();

@@ -35,7 +35,7 @@ fn check(rows: &[(&str, Vec<u8>)], statuses: &[u16]) {
 
 /// `LINE`, a Host, these fields, and this body.
 fn with(fields: &str, body: &str) -> Vec<u8> {
-    format!("{LINE}Host: g\r\n{fields}\r\n{body}").into_bytes()
+    format!("{LINE}Host: g\r\nContent-Type: application/json\r\n{fields}\r\n{body}").into_bytes()
 }
 
 #[test]
