@@ -1,15 +1,18 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod base;
-pub mod wire;
-pub mod config;
-pub mod policy;
-pub mod ledger;
-pub mod exchange;
 pub mod bridge;
-pub mod shard;
-pub mod control;
 pub mod cli;
+pub mod config;
+pub mod control;
+pub mod exchange;
+pub mod ledger;
+pub mod policy;
+pub mod shard;
+pub mod wire;
+
+#[cfg(test)]
+mod tidy;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

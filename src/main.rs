@@ -1,1 +1,7 @@
-fn main(){}
+//! The program: `ringway run`, `ringway demo`, `ringway check`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringway::cli::main()
+}

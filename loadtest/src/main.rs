@@ -1,9 +1,17 @@
 //! `ringway-load`: the simulated provider, the load generator and the holder of idle connections.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use ringway_load::provider::{self, script::WORDS};
+use ringway_load::{
+    generator::{
+        self,
+        plan::{Pace, Slo, duration},
+        report::DEFINITIONS,
+    },
+    idle,
+    provider::{self, script::WORDS},
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,6 +28,11 @@ enum Command {
     /// Simulate a provider that answers as the model's name tells it to.
     #[command(after_help = WORDS)]
     Provider(ProviderArguments),
+    /// Load an endpoint and measure it.
+    #[command(after_help = DEFINITIONS)]
+    Run(Box<RunArguments>),
+    /// Open idle keep-alive connections and hold them until standard input ends.
+    Idle(IdleArguments),
 }
 
 #[derive(Args)]
@@ -38,29 +51,159 @@ struct ProviderArguments {
     log: usize,
 }
 
+#[derive(Args)]
+struct RunArguments {
+    /// Base URL with an address: http://127.0.0.1:8080/v1
+    #[arg(long, default_value = "http://127.0.0.1:8080/v1")]
+    url: String,
+    /// Path below the base URL.
+    #[arg(long, default_value = "/chat/completions")]
+    endpoint: String,
+    /// Model to ask for; the simulated provider takes it as its script.
+    #[arg(long, default_value = "sim/sim")]
+    model: String,
+    /// Ask for a stream.
+    #[arg(long)]
+    stream: bool,
+    /// Ask for the usage of a stream.
+    #[arg(long)]
+    include_usage: bool,
+    /// Open loop: so many requests a second, whatever becomes of them.
+    #[arg(long, conflicts_with = "concurrency")]
+    rate: Option<f64>,
+    /// Spread an open loop's requests at random (from the seed) instead of evenly.
+    #[arg(long, requires = "rate")]
+    poisson: bool,
+    /// Closed loop: so many requests at once.
+    #[arg(long)]
+    concurrency: Option<usize>,
+    /// Connections that an open loop opens beforehand; more are opened when none is free.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Length of the measured part.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    duration: Duration,
+    /// End after so many requests, if that comes first.
+    #[arg(long)]
+    requests: Option<u64>,
+    /// Unmeasured time before it.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    warmup: Duration,
+    /// Spread the beginnings of a closed loop over this time, so that streams do not tick together.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    ramp: Duration,
+    /// Header to send, e.g. 'authorization: Bearer sk-1'; may be repeated.
+    #[arg(long = "header", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Bytes of the user's message.
+    #[arg(long, default_value_t = 100)]
+    body_bytes: usize,
+    /// Cores to pin to, one thread each, e.g. 1 or 1,3.
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// What makes a request good, e.g. ttft=200ms,itl=20ms,e2e=2s
+    #[arg(long, value_parser = Slo::parse)]
+    slo: Option<Slo>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Where chance comes from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct IdleArguments {
+    /// Whom to connect to.
+    #[arg(long)]
+    connect: SocketAddr,
+    /// How many connections.
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+    /// Have each ask for /v1/models once before it idles.
+    #[arg(long)]
+    request: bool,
+    /// Close them at once instead of holding them.
+    #[arg(long)]
+    no_hold: bool,
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Provider(arguments) => run_provider(&arguments),
+        Command::Run(arguments) => run_load(*arguments),
+        Command::Idle(arguments) => run_idle(&arguments),
     };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("ringway-load: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        eprintln!("ringway-load: {error}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run_provider(arguments: &ProviderArguments) -> std::io::Result<ExitCode> {
+fn run_provider(arguments: &ProviderArguments) -> io::Result<ExitCode> {
+    ringway_load::runtime::raise_open_files(65_536);
     let provider = provider::start(&provider::Options {
         listen: arguments.listen,
         threads: arguments.threads.max(arguments.cores.len()),
         cores: arguments.cores.clone(),
         log_kept_max: arguments.log,
     })?;
-    ringway_load::runtime::raise_open_files(65_536);
     println!("listening on {}", provider.addr);
     loop {
         std::thread::park();
     }
+}
+
+/// Succeeds if the run proves something.
+fn run_load(arguments: RunArguments) -> io::Result<ExitCode> {
+    ringway_load::runtime::raise_open_files(65_536);
+    let report = generator::run(&generator::Options {
+        endpoint: arguments.endpoint,
+        stream: arguments.stream,
+        include_usage: arguments.include_usage,
+        headers: arguments.headers,
+        message_bytes: arguments.body_bytes,
+        pace: match arguments.rate {
+            Some(rate) if arguments.poisson => Pace::Poisson(rate),
+            Some(rate) => Pace::Constant(rate),
+            None => Pace::Closed,
+        },
+        connections: match arguments.rate {
+            Some(_) => arguments.connections,
+            None => arguments.concurrency.unwrap_or(1),
+        },
+        duration: arguments.duration,
+        requests: arguments.requests,
+        warmup: arguments.warmup,
+        ramp: arguments.ramp,
+        cores: arguments.cores,
+        slo: arguments.slo,
+        seed: arguments.seed,
+        ..generator::Options::to(&arguments.url, &arguments.model)
+    })?;
+    if arguments.json {
+        println!("{}", report.to_json());
+    } else {
+        print!("{}", report.to_text());
+    }
+    Ok(if report.flaw().is_none() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn run_idle(arguments: &IdleArguments) -> io::Result<ExitCode> {
+    let request = format!("GET /v1/models HTTP/1.1\r\nhost: {}\r\n\r\n", arguments.connect);
+    let request = arguments.request.then_some(request.as_bytes());
+    let held = idle::open(arguments.connect, arguments.connections, request)?;
+    println!("holding {}", held.len());
+    if !arguments.no_hold {
+        io::copy(&mut io::stdin(), &mut io::sink())?;
+    }
+    println!("open {}", idle::still_open(&held)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is `name: value`")?;
+    let whole = (name.trim(), value.trim());
+    let clean = !name.is_empty() && !text.contains(['\r', '\n']);
+    if clean { Ok((whole.0.to_owned(), whole.1.to_owned())) } else { Err("a header is one line".into()) }
 }

@@ -107,3 +107,91 @@ pub const ADDRESSES_MAX: usize = 16;
 /// How often names are resolved again, and how long a failure is remembered before the next try.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const RESOLVE_RETRY: Duration = Duration::from_secs(3);
+
+/// Most header fields an operator may allow: the parser keeps this many places on the stack (4 KiB, not written to).
+pub const HEAD_FIELDS_CEILING: usize = 128;
+const _: () = assert!(HEAD_FIELDS_MAX <= HEAD_FIELDS_CEILING);
+/// Longest host name in a `Host` field or an absolute target (RFC 1035 §2.3.4).
+pub const HOST_BYTES_MAX: usize = 255;
+
+// What a refusal says (`wire/openai/refusal`).
+
+/// Most bytes of an error's `message`, before JSON escapes: room for a path or a provider's sentence, none for a page of HTML.
+pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 512;
+const _: () = assert!(MODEL_BYTES_MAX * 2 <= REFUSAL_MESSAGE_BYTES_MAX);
+/// Longest `retry-after` that comes with `x-should-retry: true`: OpenAI's Node SDK ignores a longer one and retries at once.
+pub const RETRY_AFTER_MS_MAX: u64 = 60_000;
+
+/// Most top-level keys of a JSON body, each of which is kept until the body is known to hold none twice (24 bytes each,
+/// about 4 MiB in all; a body of 32 MiB could hold five million). A chat request has about forty.
+pub const JSON_KEYS_MAX: usize = 128 << 10;
+/// Objects after a `"usage"` that are tried in the tail of one long answer: an upstream could send nothing but openings.
+pub const USAGE_TRIES_MAX: usize = 8;
+
+// The configuration file. These bound what an operator can do by mistake, not what a caller can do.
+
+/// Most bytes of the configuration file and of each file it names: a certificate bundle of all public roots is 250 KiB.
+pub const CONFIG_FILE_BYTES_MAX: usize = 4 << 20;
+/// Most providers; a `ProviderId` is 16 bits wide.
+pub const PROVIDERS_MAX: usize = 1_024;
+const _: () = assert!(PROVIDERS_MAX <= u16::MAX as usize);
+/// Most keys of one provider.
+pub const PROVIDER_KEYS_MAX: usize = 64;
+/// Longest name of a provider or of one of its keys: it stands in metrics, logs and `{provider}/{model}`.
+pub const NAME_BYTES_MAX: usize = 64;
+const _: () = assert!(NAME_BYTES_MAX < MODEL_BYTES_MAX);
+/// Longest provider key. Tokens of cloud identities reach 2 KiB; a head has to hold it with room to spare.
+pub const PROVIDER_KEY_BYTES_MAX: usize = 4 << 10;
+const _: () = assert!(PROVIDER_KEY_BYTES_MAX * 2 <= HEAD_BYTES_MAX);
+/// Highest number of a core that can be named, and most shards: Linux's own `CONFIG_NR_CPUS` is at most 8192.
+pub const CORES_MAX: usize = 8_192;
+/// Longest duration that can be configured: a day.
+pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(86_400);
+const _: () = assert!(EXCHANGE_TIME.as_secs() <= CONFIG_TIME_MAX.as_secs());
+/// Smallest head an operator may allow: below it no SDK's request fits.
+pub const HEAD_BYTES_FLOOR: usize = 1 << 10;
+const _: () = assert!(HEAD_BYTES_FLOOR <= HEAD_BYTES_MAX);
+
+/// Most plaintext of one TLS record (RFC 8446 §5.1).
+pub const TLS_RECORD_BYTES: usize = 16 << 10;
+/// Plaintext that is encrypted before the socket is written: a long write costs no more ciphertext than this.
+pub const TLS_BATCH_BYTES: usize = 4 * TLS_RECORD_BYTES;
+/// Ciphertext that rustls takes at a time. A handshake reads no more at once, and a read with less room than this lets
+/// rustls take it from the socket by itself.
+pub const TLS_HELPING_BYTES: usize = 4 << 10;
+const _: () = assert!(TLS_HELPING_BYTES <= READ_BYTES);
+/// Most ciphertext that a peer may send without a byte of application data in it: tickets and key updates are small,
+/// and whole records are at most 16 KiB and some framing.
+pub const TLS_CHATTER_BYTES_MAX: usize = 128 << 10;
+const _: () = assert!(TLS_CHATTER_BYTES_MAX > 2 * TLS_RECORD_BYTES);
+/// Sessions kept for resumption, per configuration of either side. rustls' default.
+pub const TLS_SESSIONS_MAX: usize = 256;
+
+/// Names of providers a process may be configured with over its life, reloads included: their numbers are never given
+/// again.
+pub const PROVIDER_NAMES_MAX: usize = 4_096;
+const _: () = assert!(PROVIDER_NAMES_MAX <= u16::MAX as usize);
+/// Rows of one table of counts (48 KiB of the widest). Only an upstream that invents statuses comes near; what would
+/// be a row beyond is counted under `other`.
+pub const SERIES_MAX: usize = 2_048;
+/// Longest time and most tokens that are told apart in a histogram; more is counted as this much. Each costs 27 KB.
+pub const HISTOGRAM_US_MAX: u64 = 3_600_000_000;
+pub const HISTOGRAM_TOKENS_MAX: u64 = 1 << 26;
+const _: () = assert!(HISTOGRAM_US_MAX as u128 >= EXCHANGE_TIME.as_micros());
+/// A core that has not ticked for this long is not ready. The longest pause of a healthy one is far below: parsing a
+/// body at its ceiling.
+pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(2);
+const _: () = assert!(HEARTBEAT_AGE_MAX.as_millis() > 10 * TICK.as_millis());
+
+/// How long addresses whose refresh fails are still used.
+pub const RESOLVE_STALE_TIME: Duration = Duration::from_secs(3600);
+const _: () = assert!(RESOLVE_RETRY.as_secs() < RESOLVE_INTERVAL.as_secs());
+const _: () = assert!(RESOLVE_INTERVAL.as_secs() < RESOLVE_STALE_TIME.as_secs());
+
+/// Providers' model lists: how often they are fetched, how long one may take, the most bytes and models of one, and
+/// how many are fetched at once.
+pub const MODELS_INTERVAL: Duration = Duration::from_secs(300);
+pub const MODELS_FETCH_TIME: Duration = Duration::from_secs(15);
+pub const MODELS_BYTES_MAX: usize = 4 << 20;
+pub const MODELS_PER_PROVIDER_MAX: usize = 10_000;
+pub const MODELS_FETCHES_MAX: usize = 8;

@@ -1,6 +1,9 @@
-//! Words that everyone uses: time as a value, bounds, spans, secrets. Names nothing else in the house.
+//! Words that everyone uses: time as a value, addresses, bounds, spans, secrets. Names nothing else in the house.
 
+pub mod address;
+pub mod ids;
 pub mod limits;
 pub mod now;
 pub mod secret;
 pub mod span;
+pub mod waiting;

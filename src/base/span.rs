@@ -30,6 +30,11 @@ impl Span {
         self.start == self.end
     }
 
+    /// The same range of something that begins at `start` of the buffer.
+    pub fn behind(self, start: usize) -> Self {
+        Self::new(self.range().start + start, self.range().end + start)
+    }
+
     /// The bytes this span names in `buffer`.
     pub fn of(self, buffer: &[u8]) -> &[u8] {
         &buffer[self.range()]

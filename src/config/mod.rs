@@ -1,1 +1,162 @@
-//! To be written.
+//! Text → tables as they were written (`raw`) → checked, every complaint at once (`check`, `provider`) → an
+//! immutable [`Snapshot`].
+//!
+//! A snapshot exists only if nothing at all was wrong with the text. Nothing here resolves a name, opens a socket or
+//! reads a clock; what it reads of the world goes through [`Surroundings`].
+//!
+//! Every setting there is, with its default (`…` where there is none); strings may hold `${…}` (see `interpolate.rs`):
+//!
+//! ```toml
+//! [server]
+//! listen = ["127.0.0.1:8080"]  # plain HTTP
+//! tls_listen = []              # TLS; then `listen` is empty unless given
+//! tls = { cert = …, key = … }  # PEM files
+//! cores = "auto"               # or a number, or a list of cores
+//! backend = "auto"             # or "io_uring", "epoll"
+//! drain_secs = 30
+//! connections_max = 16384      # per core
+//! [admin]
+//! listen = "127.0.0.1:8081"    # or "off"
+//! [limits]                     # explained in base/limits.rs
+//! head_bytes = 32768
+//! head_fields = 100
+//! body_bytes = 33554432
+//! buffered_bytes = 536870912   # per core
+//! buffer_wait_secs = 5
+//! head_secs = 10
+//! handshake_secs = 5
+//! idle_secs = 75
+//! body_grace_secs = 5
+//! body_rate_floor = 1024       # bytes per second
+//! write_grace_secs = 30
+//! write_rate_floor = 1024
+//! pool_idle_max = 1024         # per core, over all providers
+//! [timeouts]
+//! connect_secs = 2
+//! first_byte_secs = 300
+//! between_bytes_secs = 120
+//! total_secs = 3600
+//! [[provider]]
+//! name = …                     # of a profile, or any other
+//! profile = …                  # the profile of that name
+//! base_url = …                 # the profile's; without a path: /v1
+//! key = …                      # the profile's environment variable
+//! keys = [{ name = …, key = … }]  # instead of `key`
+//! auth = …                     # the profile's; "bearer", "none" or a header field such as "api-key"
+//! inject_usage = …             # the profile's; otherwise false
+//! allow_private = false        # may be reached at a private address
+//! allow_http = false           # may be reached without TLS although it is on another machine
+//! ca_file = …                  # PEM file of CA certificates trusted besides the public ones
+//! models = []                  # to list in /v1/models besides the provider's own
+//! timeouts = {}                # as above, for this provider
+//! pool_idle_max = 128          # per core and target
+//! pool_idle_secs = 30
+//! ```
+
+mod certificate;
+mod check;
+mod complaint;
+mod credential;
+mod interpolate;
+pub mod profiles;
+mod provider;
+mod raw;
+mod report;
+mod snapshot;
+mod suggest;
+mod surroundings;
+mod url;
+
+use std::path::Path;
+
+use toml::de::DeTable;
+use zeroize::Zeroizing;
+
+pub use self::{
+    complaint::{Complaint, Complaints, Severity},
+    snapshot::{
+        Admin, Backend, Cores, Dial, Key, Limits, Provider, ProviderPlace, Server, ServerTls, Snapshot,
+        Timeouts,
+    },
+    surroundings::{Process, Surroundings},
+};
+use self::{raw::Table, report::Report};
+
+/// A configuration that can be used, and what its operator may want to hear about it all the same.
+#[derive(Debug)]
+pub struct Loaded {
+    pub snapshot: Snapshot,
+    pub warnings: Vec<Complaint>,
+}
+
+/// Reads and compiles a file.
+pub fn load(path: &Path, around: &dyn Surroundings) -> Result<Loaded, Complaints> {
+    let name = path.display().to_string();
+    let refuse = |what, fix: &str| Err(Complaints(vec![Complaint::whole(&name, what, fix.to_owned())]));
+    let bytes = match around.read(path) {
+        // There may be keys in it.
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) => return refuse(format!("this file cannot be read: {error}"), "name another with `-c`"),
+    };
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => compile(text, &name, around),
+        Err(error) => {
+            let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            refuse(
+                format!("this file is not UTF-8 from line {line} on"),
+                "save it as UTF-8, without other encodings",
+            )
+        }
+    }
+}
+
+/// Compiles a text. `file_name` is what complaints call it.
+pub fn compile(text: &str, file_name: &str, around: &dyn Surroundings) -> Result<Loaded, Complaints> {
+    let report = Report::new(text, file_name, around);
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What could be read of such a file is not judged: half of it would be wrong only because the rest is missing.
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            let what = format!("this is not TOML: {}", error.message());
+            report.note(Severity::Error, span, "", what, String::new());
+        }
+        return Err(Complaints(report.finish(None).0));
+    }
+    let snapshot = check::compile(Table::root(&report, tree.get_ref()));
+    let (complaints, warnings) = report.finish(Some(tree.get_ref()));
+    if complaints.is_empty() { Ok(Loaded { snapshot, warnings }) } else { Err(Complaints(complaints)) }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::surroundings::Fake;
+
+/// Any text compiles or is complained of, in places that exist and without a secret in any word of it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzz_compile(data: &[u8]) {
+    const CANARY: &str = "canary-7f3a-0123456789";
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let around = Fake { any: Some(CANARY), ..Fake::default() };
+    let shown = match compile(text, "fuzz.toml", &around) {
+        Ok(loaded) => loaded.warnings,
+        Err(complaints) => {
+            assert!(!complaints.0.is_empty(), "a refusal has a reason");
+            complaints.0
+        }
+    };
+    let lines = text.split('\n').count();
+    for complaint in shown {
+        assert!((1..=lines).contains(&complaint.line), "line {} of {lines}", complaint.line);
+        assert!(complaint.column >= 1);
+        let words = complaint.to_string();
+        assert!(text.contains(CANARY) || !words.contains(CANARY), "a secret is shown: {words}");
+        assert!(
+            !words.contains('\u{1b}') && !words.contains('\0'),
+            "control characters reach the terminal: {words:?}"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

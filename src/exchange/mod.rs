@@ -1,1 +1,339 @@
-//! To be written.
+//! One request, from its first byte to its record. READ THIS FIRST: [`serve`] names the ten steps in their order.
+//!
+//! It knows no runtime, only a seam ([`seam::World`], [`seam::Wire`]). No step calls back into an earlier one; the single
+//! loop is over the attempts. What may not be is a [`Refusal`], what the world failed at is a [`Failure`], and both are
+//! shown to the client in one place, [`reply`].
+
+mod ask;
+mod attempt;
+mod budget;
+pub mod h1;
+mod intake;
+mod lens;
+pub mod local;
+mod outgoing;
+pub mod pool;
+mod receive;
+mod relay;
+mod reply;
+pub mod seam;
+mod upstream_head;
+
+pub use attempt::{Watched, read_watching};
+pub use outgoing::Outgoing;
+
+use self::{
+    ask::Ask,
+    h1::Client,
+    receive::Request,
+    relay::Relayed,
+    reply::Own,
+    seam::{Wire, World},
+};
+use crate::{
+    base::{
+        limits,
+        now::Now,
+        waiting::{Expiry, Waiting},
+    },
+    config::Snapshot,
+    ledger::{
+        record::{self, Deadline, OpenRecord, Outcome, Party, Record},
+        sheet::Sheet,
+    },
+    policy::{
+        attempts::{Cause, Failure},
+        route::{self, NoRoute},
+    },
+    wire::{
+        http1::{
+            framing::Framing,
+            head::{Method, Version},
+        },
+        openai::{
+            endpoint::{self, Endpoint, Miss, Repeat},
+            refusal::Refusal,
+        },
+    },
+};
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It may bring another request.
+    Request,
+    Close,
+}
+
+/// Why an exchange has no answer to relay.
+#[derive(Debug)]
+pub enum Stop {
+    /// We said no.
+    Refused(Refusal),
+    /// The world said no, and every attempt is spent.
+    Failed(Failure),
+    /// The client left: there is nobody to say anything to.
+    Left,
+    /// It asked what it may ask here.
+    Options { allow: &'static str },
+}
+
+/// What a reply needs to know of its request, after the request's bytes have been let go.
+pub struct Facts<'a> {
+    /// `x-request-id`: the client's own if it is fit, else ours.
+    pub id: Box<str>,
+    pub http10: bool,
+    /// A HEAD request: the reply has no body.
+    pub head_only: bool,
+    /// The connection may serve another request, as far as the client and the drain are concerned.
+    pub stays: bool,
+    /// Part of the request's body may still be on its way.
+    pub unread: bool,
+    pub provider: Option<&'a str>,
+}
+
+/// Serves one request of `client`, and leaves one record behind, whatever happens.
+pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
+    let mut open = OpenRecord::new(Desk(world), "none", world.now());
+    let snapshot = world.snapshot();
+    let mut facts = Facts {
+        id: Box::default(),
+        http10: false,
+        head_only: false,
+        stays: false,
+        unread: true,
+        provider: None,
+    };
+    let end = exchange(world, client, &snapshot, &mut facts, &mut open).await;
+    let (outcome, next) = conclude(world, client, &mut facts, end, &mut open).await;
+    open.close(world.now(), outcome);
+    next
+}
+
+/// Steps 3 to 8. `facts` and `record` are filled on the way, so that they are there however it ends.
+async fn exchange<'s, W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    snapshot: &'s Snapshot,
+    facts: &mut Facts<'s>,
+    record: &mut Record,
+) -> Result<Relayed, Stop> {
+    let mut request = receive::head(world, client, &snapshot.limits).await?;
+    record.phases.head_read = Some(world.now());
+    note_head(world, &request, facts);
+    let (endpoint, model) = locate(&request)?;
+    record.operation = endpoint.operation();
+
+    let body = receive::body(world, client, &mut request, &snapshot.limits).await;
+    let read = world.now();
+    record.waited(Party::Client, record.phases.head_read.unwrap_or(read), read);
+    body?;
+    record.phases.body_read = Some(read);
+    record.bytes_in = request.body().len() as u64;
+    facts.unread = false;
+    if endpoint.repeat() == Repeat::Local {
+        return list_models(world, client, model.as_deref(), facts, record).await;
+    }
+
+    let ask = Ask::read(endpoint, &request).map_err(Stop::Refused)?;
+    record.stream = ask.stream;
+    record.model_asked = ask.model.as_ref().into();
+    let target = route::target(snapshot, &ask.model).map_err(|why| no_route(why, &ask.model))?;
+    record.provider = Some(target.provider.id);
+    record.model_used = target.model.into();
+    facts.provider = Some(&target.provider.name);
+
+    let answer = attempt::answer(world, client, snapshot, target, &mut request, &ask, record).await?;
+    record.phases.first_byte = Some(world.now());
+    let watch = ask.watch(target.provider.inject_usage);
+    // The body is not needed again once an answer has come, and its room is.
+    drop(request);
+    if let Some(refusal) =
+        relay::replaced(&answer.head, reply::kind(&answer.head, &answer.buffer), &target.provider.name)
+    {
+        return Err(Stop::Refused(refusal));
+    }
+    relay::relay(world, client, target.provider, facts, watch, answer, record).await
+}
+
+/// Steps 9 and 10 up to the record: says what must be said, and decides what becomes of the connection.
+async fn conclude<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    facts: &mut Facts<'_>,
+    end: Result<Relayed, Stop>,
+    record: &mut Record,
+) -> (Outcome, Next) {
+    let (refusal, outcome) = match end {
+        Ok(Relayed::Whole) if facts.stays => return (Outcome::Completed, Next::Request),
+        Ok(Relayed::Failed) if facts.stays => return (Outcome::UpstreamLost, Next::Request),
+        Ok(relayed) => {
+            linger(world, client).await;
+            let outcome = match relayed {
+                Relayed::Whole => Outcome::Completed,
+                Relayed::Failed => Outcome::UpstreamLost,
+                Relayed::Cut(failure) => outcome_of(failure),
+            };
+            return (outcome, Next::Close);
+        }
+        Err(Stop::Left) => return (Outcome::ClientGone, Next::Close),
+        Err(Stop::Options { allow }) => {
+            let own = Own { extra: Some(("allow", allow)), ..Own::json(204, b"") };
+            facts.stays &= !facts.unread;
+            record.status = 204;
+            let took = reply::say(world, client, own, facts).await;
+            let next = if took && facts.stays { Next::Request } else { Next::Close };
+            return (Outcome::Completed, next);
+        }
+        Err(Stop::Refused(refusal)) => (refusal, Outcome::Refused),
+        Err(Stop::Failed(failure)) => {
+            (reply::refusal_of(failure, facts.provider.unwrap_or_default()), outcome_of(failure))
+        }
+    };
+    let class = refusal.class();
+    record.status = class.status;
+    record.refusal = Some(class.code);
+    // A body that was not read to its end is not skipped: the connection goes.
+    facts.stays &= !facts.unread && !refusal.closes();
+    if facts.id.is_empty() {
+        facts.id = fresh_id(world);
+    }
+    let mut body = Vec::new();
+    refusal.body(&mut body);
+    let own = Own { extra: refusal.header(), retry: refusal.retry(), ..Own::json(class.status, &body) };
+    if !reply::say(world, client, own, facts).await {
+        return (Outcome::ClientGone, Next::Close);
+    }
+    record.bytes_out += body.len() as u64;
+    if facts.stays {
+        return (outcome, Next::Request);
+    }
+    linger(world, client).await;
+    (outcome, Next::Close)
+}
+
+/// Says FIN, then reads and discards what the client still sends, so that our last words reach it and not a reset.
+async fn linger<W: World>(world: &W, client: &mut Client<W::Wire>) {
+    client.wire.expire_at(world.now() + limits::LINGER_TIME, Waiting::Linger);
+    client.wire.finish().await;
+    let mut discarded = 0;
+    let mut buffer = world.local().buffer();
+    while discarded < limits::LINGER_BYTES_MAX {
+        buffer.clear();
+        let (read, same) = client.read(buffer).await;
+        buffer = same;
+        match read {
+            Ok(read) if read > 0 => discarded += read,
+            _ => break,
+        }
+    }
+    world.local().recycle(buffer);
+}
+
+fn note_head<W: World>(world: &W, request: &Request, facts: &mut Facts<'_>) {
+    facts.http10 = request.head.version == Version::Http10;
+    facts.head_only = request.head.method == Method::Head;
+    facts.unread = request.head.framing != Framing::None;
+    facts.stays = request.head.keep_alive && !world.draining();
+    facts.id = match request.field("x-request-id").map(std::str::from_utf8) {
+        Some(Ok(theirs)) if is_fit_id(theirs) => theirs.into(),
+        _ => fresh_id(world),
+    };
+}
+
+/// A client's own request id is taken if it can be logged, searched and sent on as it is.
+fn is_fit_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+/// A UUIDv7: sorts by time, is known to every log tool.
+fn fresh_id<W: World>(world: &W) -> Box<str> {
+    let mut chance = [0u8; 10];
+    chance[..8].copy_from_slice(&world.random().to_ne_bytes());
+    chance[8..].copy_from_slice(&world.random().to_ne_bytes()[..2]);
+    let id = uuid::Builder::from_unix_timestamp_millis(world.unix_ms(), &chance).into_uuid();
+    id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).to_owned().into()
+}
+
+/// What the request line asks for: an endpoint, and the model if it is in the path.
+fn locate(request: &Request) -> Result<(Endpoint, Option<Box<str>>), Stop> {
+    let method = request.head.method.token().unwrap_or("");
+    let path = request.head.path.of(&request.buffer);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
+    match endpoint::find(method.as_bytes(), path) {
+        Ok(found) => Ok((found.endpoint, found.model.map(Box::from))),
+        Err(Miss::Options { allow }) => Err(Stop::Options { allow }),
+        Err(Miss::UnknownPath) => {
+            Err(Stop::Refused(Refusal::UnknownPath { method: method.into(), path: text(path) }))
+        }
+        Err(Miss::Method { allow }) => {
+            Err(Stop::Refused(Refusal::MethodNotAllowed { method: method.into(), path: text(path), allow }))
+        }
+    }
+}
+
+/// Step 6 for what is answered here: the list of models, or one of it.
+async fn list_models<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    model: Option<&str>,
+    facts: &Facts<'_>,
+    record: &mut Record,
+) -> Result<Relayed, Stop> {
+    let models = world.models();
+    let body = match (&models, model) {
+        (Some(models), Some(model)) => models.of(model),
+        (Some(models), None) => Some(models.body()),
+        (None, _) => return Err(Stop::Refused(Refusal::Overloaded { retry_after_ms: 1_000 })),
+    };
+    let Some(body) = body else {
+        return Err(Stop::Refused(Refusal::UnknownModel { model: model.unwrap_or_default().into() }));
+    };
+    record.status = 200;
+    record.bytes_out = body.len() as u64;
+    if reply::say(world, client, Own::json(200, body), facts).await {
+        Ok(Relayed::Whole)
+    } else {
+        Err(Stop::Left)
+    }
+}
+
+/// Where a record finds time and sheet if nobody closes it.
+struct Desk<'a, W>(&'a W);
+
+impl<W: World> record::Desk for Desk<'_, W> {
+    fn now(&self) -> Now {
+        self.0.now()
+    }
+
+    fn with_sheet(&self, write: impl FnOnce(&mut Sheet)) {
+        write(&mut self.0.local().sheet.borrow_mut());
+    }
+}
+
+fn no_route(why: NoRoute, model: &str) -> Stop {
+    Stop::Refused(match why {
+        NoRoute::NoProvider | NoRoute::UnknownProvider => Refusal::UnknownModel { model: model.into() },
+        NoRoute::NoKey => {
+            let provider = model.split('/').next().unwrap_or_default();
+            Refusal::NoProviderKey { provider: provider.into() }
+        }
+    })
+}
+
+/// What the record says of a failure.
+fn outcome_of(failure: Failure) -> Outcome {
+    let Cause::Expired(expiry) = failure.cause else { return Outcome::UpstreamLost };
+    match expiry {
+        Expiry::Drained => Outcome::Drained,
+        Expiry::Late(waiting) => Outcome::TimedOut(match waiting {
+            Waiting::Idle | Waiting::Head => Deadline::Head,
+            Waiting::Body => Deadline::Body,
+            Waiting::Connect | Waiting::Handshake => Deadline::Connect,
+            Waiting::FirstByte => Deadline::FirstByte,
+            Waiting::BetweenBytes => Deadline::BetweenBytes,
+            Waiting::Reader | Waiting::Send | Waiting::Linger => Deadline::Write,
+            Waiting::Total => Deadline::Exchange,
+        }),
+    }
+}

@@ -1,1 +1,4 @@
-//! To be written.
+//! Decisions: functions of the snapshot, the facts and the time. They wait for nothing and store nothing.
+
+pub mod attempts;
+pub mod route;

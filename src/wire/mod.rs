@@ -2,6 +2,7 @@
 
 pub mod http1;
 pub mod json;
+pub mod model_name;
 pub mod multipart;
 pub mod openai;
 pub mod sse;

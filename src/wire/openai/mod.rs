@@ -1,1 +1,6 @@
-//! To be written.
+//! What is OpenAI's in the bytes: the `/v1` paths, what a streamed answer says, and how a refusal looks.
+
+pub mod endpoint;
+pub mod models;
+pub mod refusal;
+pub mod stream;

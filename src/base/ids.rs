@@ -1,0 +1,64 @@
+//! Small numbers that stand for names where a name would be too big to carry, each in a type of its own.
+//!
+//! A number, once given, means the same name until the process ends: counts are kept by number across reloads.
+
+use crate::base::limits::PROVIDER_NAMES_MAX;
+
+/// Which provider. Given out by [`ProviderRoll`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProviderId(pub u16);
+
+impl ProviderId {
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// The names of all providers this process has ever been configured with. It only grows: a provider that a reload
+/// takes away keeps its number, so that its counts never become another's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProviderRoll(Vec<Box<str>>);
+
+impl ProviderRoll {
+    /// The number of `name`, which is enrolled if it is new; `None` when [`PROVIDER_NAMES_MAX`] names are taken.
+    pub fn enrol(&mut self, name: &str) -> Option<ProviderId> {
+        let index = self.0.iter().position(|known| **known == *name).unwrap_or(self.0.len());
+        if index >= PROVIDER_NAMES_MAX {
+            return None;
+        }
+        if index == self.0.len() {
+            self.0.push(name.into());
+        }
+        u16::try_from(index).ok().map(ProviderId)
+    }
+
+    /// The name of `id`, or `None` for a number that was never given.
+    pub fn name(&self, id: ProviderId) -> Option<&str> {
+        self.0.get(id.index()).map(|name| &**name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_means_the_same_name_for_ever() {
+        let mut roll = ProviderRoll::default();
+        let (a, b) = (roll.enrol("a"), roll.enrol("b"));
+        assert_eq!((a, b), (Some(ProviderId(0)), Some(ProviderId(1))));
+        assert_eq!(roll.enrol("a"), a);
+        assert_eq!(roll.name(ProviderId(1)), Some("b"));
+        assert_eq!(roll.name(ProviderId(2)), None);
+    }
+
+    #[test]
+    fn a_full_roll_says_so_and_keeps_what_it_has() {
+        let mut roll = ProviderRoll::default();
+        for number in 0..PROVIDER_NAMES_MAX {
+            assert!(roll.enrol(&number.to_string()).is_some());
+        }
+        assert_eq!(roll.enrol("one more"), None);
+        assert_eq!(roll.enrol("7"), Some(ProviderId(7)));
+    }
+}

@@ -1,0 +1,237 @@
+//! A compiled configuration: everything resolved, checked and ready to use, never changed after it was made.
+//!
+//! What the data path needs of a provider stands here in the form in which it is sent: a request is written by copying
+//! slices, and nothing is looked up, joined or escaped on the way.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use crate::base::{
+    ids::{ProviderId, ProviderRoll},
+    secret::Secret,
+};
+
+/// The configuration that one generation of requests runs under.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Set by whoever publishes it; 0 until then.
+    pub generation: u64,
+    pub server: Server,
+    pub admin: Admin,
+    pub limits: Limits,
+    pub providers: Vec<Provider>,
+    // by_name[p.name] == i exactly when providers[i] is p
+    by_name: HashMap<Box<str>, ProviderPlace>,
+}
+
+/// The place of a provider in a snapshot; means nothing in another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProviderPlace(pub u16);
+
+impl Snapshot {
+    pub(super) fn new(server: Server, admin: Admin, limits: Limits, providers: Vec<Provider>) -> Self {
+        let ids = (0..=u16::MAX).map(ProviderPlace);
+        let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
+        Self { generation: 0, server, admin, limits, providers, by_name }
+    }
+
+    /// Gives each provider its number. What did not fit on the roll is counted as the last that did.
+    pub fn enrol(&mut self, roll: &mut ProviderRoll) {
+        let mut last = ProviderId(0);
+        for provider in &mut self.providers {
+            last = roll.enrol(&provider.name).unwrap_or(last);
+            provider.id = last;
+        }
+    }
+
+    /// The provider of that name.
+    pub fn provider(&self, name: &str) -> Option<(ProviderPlace, &Provider)> {
+        let id = *self.by_name.get(name)?;
+        Some((id, self.providers.get(usize::from(id.0))?))
+    }
+}
+
+#[derive(Debug)]
+pub struct Server {
+    /// Plain HTTP.
+    pub listen: Vec<SocketAddr>,
+    /// TLS, with the certificate in `tls`, which is there if this is not empty.
+    pub tls_listen: Vec<SocketAddr>,
+    pub tls: Option<ServerTls>,
+    pub cores: Cores,
+    pub backend: Backend,
+    pub drain_time: Duration,
+    /// Per core.
+    pub connections_max: usize,
+}
+
+/// The certificate that listeners show. Both parts were parsed and belong together.
+#[derive(Debug)]
+pub struct ServerTls {
+    pub certificates_pem: Vec<u8>,
+    pub key_pem: Secret,
+}
+
+/// Which cores get a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cores {
+    /// Every core that this process may run on.
+    Auto,
+    /// That many of them.
+    Count(usize),
+    /// Exactly these.
+    List(Vec<usize>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// io_uring, or epoll where that is refused.
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+#[derive(Debug)]
+pub struct Admin {
+    /// `None`: there is no admin listener.
+    pub listen: Option<SocketAddr>,
+}
+
+/// The bounds that an operator may change; each is explained beside its default in `base::limits`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub head_bytes: usize,
+    pub head_fields: usize,
+    pub body_bytes: usize,
+    /// Per core.
+    pub buffered_bytes: usize,
+    pub buffer_wait: Duration,
+    pub head_time: Duration,
+    pub handshake_time: Duration,
+    pub idle_time: Duration,
+    pub body_grace: Duration,
+    /// Bytes per second.
+    pub body_rate_floor: u64,
+    pub write_grace: Duration,
+    /// Bytes per second.
+    pub write_rate_floor: u64,
+    /// Idle upstream connections that a core keeps over all targets.
+    pub pool_idle_max: usize,
+}
+
+/// A company that answers requests, and all that is needed to send it one.
+#[derive(Debug)]
+pub struct Provider {
+    pub name: Box<str>,
+    /// Its number in the books, the same through all reloads; given by [`Snapshot::enrol`].
+    pub id: ProviderId,
+    /// The built-in profile it was made from.
+    pub profile: Option<Box<str>>,
+    pub tls: bool,
+    /// For SNI and certificates: a name in lower case, or an address without brackets.
+    pub host: Box<str>,
+    /// The value of the Host field: with the port only where it is not the scheme's own.
+    pub authority: Box<str>,
+    pub port: u16,
+    pub dial: Dial,
+    /// Empty, or begins with `/` and does not end with it.
+    pub base_path: Box<str>,
+    /// Never empty: a provider without credentials has one key whose line is empty.
+    pub keys: Vec<Key>,
+    /// Whether `stream_options.include_usage` may be put into a streamed request that lacks it.
+    pub inject_usage: bool,
+    /// Whether reasoning tokens are counted beside the completion tokens instead of among them.
+    pub reasoning_apart: bool,
+    /// Whether it may be reached at an address that is not public.
+    pub private: bool,
+    /// Certificates (PEM) trusted for this provider besides the public roots.
+    pub ca: Option<Vec<u8>>,
+    /// Models to list for this provider, whether or not it lists them itself.
+    pub models: Vec<Box<str>>,
+    pub timeouts: Timeouts,
+    /// Idle connections that a core keeps per target.
+    pub pool_idle_max: usize,
+    pub pool_idle_time: Duration,
+}
+
+impl Provider {
+    /// The request target for an endpoint, given as `/chat/completions` or as `/v1/chat/completions`: the base path
+    /// has its own version and none is doubled.
+    pub fn path(&self, endpoint: &str) -> String {
+        debug_assert!(endpoint.starts_with('/'), "an endpoint is a path");
+        let endpoint = match endpoint.strip_prefix("/v1") {
+            Some(rest) if rest.starts_with('/') => rest,
+            _ => endpoint,
+        };
+        format!("{}{endpoint}", self.base_path)
+    }
+}
+
+/// What a connection is made to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dial {
+    /// To be resolved, off the cores.
+    Name(Box<str>),
+    Address(IpAddr),
+}
+
+/// One key of a provider.
+#[derive(Debug)]
+pub struct Key {
+    pub name: Box<str>,
+    /// The whole header field as it is sent, such as `authorization: Bearer …\r\n`; empty if nothing is sent.
+    pub line: Secret,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP connect, and again the TLS handshake.
+    pub connect: Duration,
+    /// From the request sent to the first byte of the answer.
+    pub first_byte: Duration,
+    pub between_bytes: Duration,
+    /// The exchange as a whole.
+    pub total: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::compiled, *};
+
+    #[test]
+    fn a_snapshot_crosses_threads() {
+        fn crosses<T: Send + Sync>() {}
+        crosses::<Snapshot>();
+    }
+
+    #[track_caller]
+    fn check_path(base_url: &str, endpoint: &str, expect: &str) {
+        let loaded =
+            compiled(&format!("[[provider]]\nname = \"p\"\nauth = \"none\"\nbase_url = \"{base_url}\"\n"));
+        assert_eq!(loaded.snapshot.providers[0].path(endpoint), expect);
+    }
+
+    #[test]
+    fn base_path_and_endpoint_join_without_doubling_the_version() {
+        check_path("https://h.example/v1", "/chat/completions", "/v1/chat/completions");
+        check_path("https://h.example/v1/", "/v1/chat/completions", "/v1/chat/completions");
+        check_path("https://h.example", "/v1/models", "/v1/models");
+        check_path("https://h.example/", "/v1/models", "/models");
+        check_path("https://h.example/api/paas/v4", "/v1/chat/completions", "/api/paas/v4/chat/completions");
+        check_path("https://h.example/v1", "/v10/x", "/v1/v10/x");
+    }
+
+    #[test]
+    fn providers_are_found_by_name() {
+        let text = "[[provider]]\nname = \"a\"\nbase_url = \"http://127.0.0.1:1\"\n\
+                    [[provider]]\nname = \"b\"\nbase_url = \"http://127.0.0.1:2\"\n";
+        let snapshot = compiled(text).snapshot;
+        let (id, provider) = snapshot.provider("b").expect("there");
+        assert_eq!((id, provider.port), (ProviderPlace(1), 2));
+        assert!(snapshot.provider("c").is_none());
+        assert!(snapshot.provider("").is_none());
+    }
+}

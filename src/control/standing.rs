@@ -1,0 +1,137 @@
+//! What an operator may ask the process about itself: is it ready, and what are its figures now.
+
+use std::sync::{Arc, Mutex};
+
+use crate::{
+    base::ids::ProviderRoll,
+    bridge::{
+        bulletin::Board,
+        drain::{Drain, Stage},
+        vitals::Vitals,
+    },
+    control::{Clock, lock},
+    ledger::exposition::Facts,
+};
+
+/// The process as its operator sees it.
+pub struct Standing {
+    pub clock: Clock,
+    /// Where snapshots are published.
+    pub snapshots: Arc<dyn Board>,
+    pub vitals: Arc<[Vitals]>,
+    pub drain: Arc<Drain>,
+    pub reloads: Arc<Reloads>,
+}
+
+/// What came of loading the configuration; written by whoever loads it.
+#[derive(Debug, Default)]
+pub struct Reloads(Mutex<Loaded>);
+
+#[derive(Clone, Debug, Default)]
+struct Loaded {
+    success: bool,
+    roll: ProviderRoll,
+}
+
+impl Reloads {
+    /// A configuration was accepted and published; `roll` names all providers so far.
+    pub fn accepted(&self, roll: ProviderRoll) {
+        *lock(&self.0) = Loaded { success: true, roll };
+    }
+
+    /// A configuration was refused; the old one stays.
+    pub fn refused(&self) {
+        lock(&self.0).success = false;
+    }
+}
+
+impl Standing {
+    /// Why no client should be sent here; empty when ready.
+    pub fn reasons_against(&self) -> Vec<String> {
+        let now = (self.clock)();
+        let mut reasons = Vec::new();
+        if self.snapshots.generation() == 0 {
+            reasons.push("no configuration has been published".to_owned());
+        }
+        if self.drain.stage() != Stage::Serving {
+            reasons.push("draining".to_owned());
+        }
+        for vitals in self.vitals.iter().filter(|vitals| !vitals.is_alive(now)) {
+            let core = vitals.core();
+            reasons.push(match vitals.beat_age_us(now) {
+                None => format!("the shard of core {core} has not started"),
+                Some(age_us) => format!("the shard of core {core} has not ticked for {} ms", age_us / 1_000),
+            });
+        }
+        reasons
+    }
+
+    pub fn facts(&self) -> Facts {
+        let now = (self.clock)();
+        let generation = self.snapshots.generation();
+        let Loaded { success, roll } = lock(&self.reloads.0).clone();
+        Facts {
+            version: env!("CARGO_PKG_VERSION"),
+            roll,
+            config_generation: generation,
+            config_cores: self.snapshots.taken_up(generation) as u64,
+            reload_success: success,
+            draining: self.drain.stage() != Stage::Serving,
+            shards: self.vitals.iter().map(|vitals| vitals.facts(now)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::{base::now::Now, bridge::bulletin::Bulletin};
+
+    /// A process of two cores whose clock stands at ten seconds; nothing is published and nothing has started.
+    pub(in crate::control) fn standing() -> (Standing, Arc<Bulletin<()>>) {
+        let snapshots = Arc::new(Bulletin::new(2));
+        let standing = Standing {
+            clock: Arc::new(|| Now(10_000_000_000)),
+            snapshots: Arc::clone(&snapshots) as Arc<dyn Board>,
+            vitals: [4, 6].into_iter().map(Vitals::new).collect(),
+            drain: Arc::default(),
+            reloads: Arc::default(),
+        };
+        (standing, snapshots)
+    }
+
+    #[test]
+    fn each_thing_that_is_missing_is_named() {
+        let (standing, snapshots) = standing();
+        assert_eq!(
+            standing.reasons_against(),
+            [
+                "no configuration has been published",
+                "the shard of core 4 has not started",
+                "the shard of core 6 has not started"
+            ]
+        );
+        snapshots.publish(Arc::new(()));
+        standing.vitals[0].beat(Now(9_990_000_000));
+        standing.vitals[1].beat(Now(4_900_000_000));
+        assert_eq!(standing.reasons_against(), ["the shard of core 6 has not ticked for 5100 ms"]);
+        standing.vitals[1].beat(Now(9_000_000_000));
+        assert!(standing.reasons_against().is_empty());
+        standing.drain.advance(Stage::Draining);
+        assert_eq!(standing.reasons_against(), ["draining"]);
+    }
+
+    #[test]
+    fn a_refused_reload_shows_and_keeps_the_names() {
+        let (standing, snapshots) = standing();
+        let mut roll = ProviderRoll::default();
+        roll.enrol("openai");
+        standing.reloads.accepted(roll.clone());
+        snapshots.publish(Arc::new(()));
+        snapshots.reader(1).newest();
+        standing.reloads.refused();
+        let facts = standing.facts();
+        assert_eq!((facts.reload_success, facts.roll), (false, roll));
+        assert_eq!((facts.config_generation, facts.config_cores), (1, 1));
+    }
+}

@@ -1,0 +1,112 @@
+//! What a request asks for: read once from its body, strictly, and sent on as ranges of it.
+
+use std::borrow::Cow;
+
+use super::receive::Request;
+use crate::wire::{
+    json::{self, Peek, Spliced},
+    multipart::{self, MultipartPeek},
+    openai::{
+        endpoint::{Body, Endpoint},
+        refusal::Refusal,
+        stream::Watch,
+    },
+};
+
+/// A request that has been understood as far as it must be. Spans in it are ranges of the body it was read from.
+pub(super) struct Ask {
+    pub endpoint: Endpoint,
+    /// As the client wrote it: `{provider}/{model}`.
+    pub model: Box<str>,
+    pub stream: bool,
+    found: Found,
+}
+
+enum Found {
+    Json(Peek<'static>),
+    Multipart(MultipartPeek<'static>),
+}
+
+impl Ask {
+    /// Reads a complete body.
+    pub(super) fn read(endpoint: Endpoint, request: &Request) -> Result<Self, Refusal> {
+        let coding = request.field("content-encoding").unwrap_or(b"identity");
+        if !coding.eq_ignore_ascii_case(b"identity") {
+            return Err(Refusal::WrongContentEncoding);
+        }
+        let media_type = request.field("content-type").unwrap_or(b"");
+        let body = request.body();
+        match endpoint.body() {
+            Body::Json if !is_media_type(media_type, b"application/json") => {
+                Err(Refusal::WrongContentType { expected: "application/json" })
+            }
+            _ if body.is_empty() => Err(Refusal::MissingBody),
+            Body::Json => {
+                let peek = json::peek(body).map_err(|bad| Refusal::BadBody {
+                    message: bad.reason(),
+                    param: bad.param().map(|param| Cow::Owned(param.to_owned())),
+                    code: bad.code(),
+                })?;
+                let model = peek.model.as_ref().into();
+                Ok(Self { endpoint, model, stream: peek.stream, found: Found::Json(peek.without_text()) })
+            }
+            Body::Multipart => {
+                let bad = |bad: multipart::BadMultipart| Refusal::BadBody {
+                    message: bad.reason().into(),
+                    param: bad.param().map(Cow::Borrowed),
+                    code: bad.code(),
+                };
+                let boundary = multipart::boundary(media_type)
+                    .map_err(|_| Refusal::WrongContentType { expected: "multipart/form-data" })?;
+                let peek = multipart::peek_multipart(body, boundary).map_err(bad)?;
+                let model = peek.model.into();
+                Ok(Self {
+                    endpoint,
+                    model,
+                    stream: peek.stream,
+                    found: Found::Multipart(peek.without_text()),
+                })
+            }
+            Body::None => {
+                debug_assert!(false, "an endpoint without a body asks for nothing in it");
+                Err(Refusal::Internal)
+            }
+        }
+    }
+
+    /// The body as it goes to a provider: `model` in the place of the client's, and, where the provider's stream would not
+    /// report usage by itself, asked to. What is added is appended to `added`.
+    pub(super) fn splice(
+        &self,
+        body_bytes: usize,
+        model: &str,
+        provider_wants_asking: bool,
+        added: &mut Vec<u8>,
+    ) -> Spliced {
+        let inject = self.injects_usage(provider_wants_asking);
+        match &self.found {
+            Found::Json(peek) => json::splice(peek, body_bytes, model, inject, added),
+            Found::Multipart(peek) => multipart::splice(peek, body_bytes, model, added),
+        }
+    }
+
+    fn injects_usage(&self, provider_wants_asking: bool) -> bool {
+        provider_wants_asking && self.stream && self.endpoint.takes_stream_options()
+    }
+
+    /// What to watch for in a streamed answer.
+    pub(super) fn watch(&self, provider_wants_asking: bool) -> Watch {
+        let (choices, asked) = match &self.found {
+            Found::Json(peek) => (peek.n.unwrap_or(1).max(1), peek.usage_asked()),
+            Found::Multipart(_) => (1, false),
+        };
+        let strip_usage = self.injects_usage(provider_wants_asking) && !asked;
+        Watch { endpoint: self.endpoint, choices, strip_usage }
+    }
+}
+
+/// Compares the media type alone; parameters such as `charset` may follow.
+pub(super) fn is_media_type(value: &[u8], expected: &[u8]) -> bool {
+    let bare = value.split(|byte| *byte == b';').next().unwrap_or(b"").trim_ascii();
+    bare.eq_ignore_ascii_case(expected)
+}

@@ -1,0 +1,274 @@
+//! One try at one target: a connection, the request over it, the head of the answer.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    task::Poll,
+};
+
+use zeroize::Zeroize;
+
+use super::{
+    Stop,
+    ask::Ask,
+    h1::Client,
+    outgoing::Outgoing,
+    pool,
+    receive::Request,
+    seam::{Wire, World},
+    upstream_head,
+};
+use crate::{
+    base::{limits, now::Now, waiting::Waiting},
+    config::Snapshot,
+    ledger::record::Record,
+    policy::{
+        attempts::{Attempts, Cause, Failure, Phase, Verdict},
+        route::Target,
+    },
+    wire::{
+        http1::{
+            framing::Framing,
+            head::{HeadLimits, HeadScan, Method, ResponseHead},
+        },
+        json::Piece,
+    },
+};
+
+/// An upstream's answer, of which the head has been read.
+pub(super) struct Answer<C> {
+    pub wire: C,
+    /// Where the connection goes back to when the answer has been read to its end.
+    pub home: pool::Target,
+    /// The head, and behind it what came with it of the body.
+    pub buffer: Vec<u8>,
+    pub head: ResponseHead,
+}
+
+/// Why there is no answer.
+pub(super) enum NoAnswer {
+    Failed(Failure),
+    /// The client left while we waited; the upstream has been cancelled.
+    ClientGone,
+}
+
+/// Sends the request to the target and reads the head of its answer. Tries again what a stale connection spoiled.
+pub(super) async fn answer<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    snapshot: &Snapshot,
+    target: Target<'_, '_>,
+    request: &mut Request,
+    ask: &Ask,
+    record: &mut Record,
+) -> Result<Answer<W::Wire>, Stop> {
+    let mut attempts = Attempts::default();
+    loop {
+        attempts.begin();
+        record.attempts = attempts.tried();
+        let pooled = attempts.tried() == 1;
+        let failure = match attempt(world, client, snapshot, target, request, ask, record, pooled).await {
+            Ok(answer) => return Ok(answer),
+            Err(NoAnswer::ClientGone) => return Err(Stop::Left),
+            Err(NoAnswer::Failed(failure)) => failure,
+        };
+        if attempts.after(failure) == Verdict::GiveUp {
+            return Err(Stop::Failed(failure));
+        }
+        world.local().sheet.borrow_mut().upstream.stale += 1;
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the facts of one attempt; a struct of them would only rename them"
+)]
+async fn attempt<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    snapshot: &Snapshot,
+    target: Target<'_, '_>,
+    request: &mut Request,
+    ask: &Ask,
+    record: &mut Record,
+    pooled: bool,
+) -> Result<Answer<W::Wire>, NoAnswer> {
+    let home = pool::Target { generation: snapshot.generation, provider: target.place.0, key: target.key };
+    let (mut wire, reused) = connection(world, snapshot, target, home, record, pooled).await?;
+    let failed = |failure: Failure| NoAnswer::Failed(Failure { reused, ..failure });
+    if let Err(failure) = send(world, &mut wire, target, request, ask).await {
+        return Err(failed(failure));
+    }
+    record.phases.sent = Some(world.now());
+    let mut until = record.phases.started + target.provider.timeouts.total;
+    until = until.min(world.now() + target.provider.timeouts.first_byte);
+    match read_head(world, client, &mut wire, until).await? {
+        Ok((buffer, head)) => Ok(Answer { wire, home, buffer, head }),
+        Err(failure) => Err(failed(failure)),
+    }
+}
+
+/// An idle connection if there is one and `pooled` allows it, else a fresh one; whether it was used before.
+async fn connection<W: World>(
+    world: &W,
+    snapshot: &Snapshot,
+    target: Target<'_, '_>,
+    home: pool::Target,
+    record: &mut Record,
+    pooled: bool,
+) -> Result<(W::Wire, bool), NoAnswer> {
+    let now = world.now();
+    let idle = if pooled { world.local().pool.borrow_mut().lease(home, now) } else { None };
+    if let Some(wire) = idle {
+        world.local().sheet.borrow_mut().upstream.reused += 1;
+        record.phases.connected = Some(now);
+        return Ok((wire, true));
+    }
+    world.local().sheet.borrow_mut().upstream.opened += 1;
+    let until = now + target.provider.timeouts.connect + limits::HANDSHAKE_TIME;
+    let wire = world.dial(snapshot, target.place, until).await.map_err(NoAnswer::Failed)?;
+    record.phases.connected = Some(world.now());
+    Ok((wire, false))
+}
+
+/// Writes head and body. The body's bytes leave from the buffer they were read into.
+async fn send<W: World>(
+    world: &W,
+    wire: &mut W::Wire,
+    target: Target<'_, '_>,
+    request: &mut Request,
+    ask: &Ask,
+) -> Result<(), Failure> {
+    let mut ours = world.local().buffer();
+    let body = ask.splice(request.body.len(), target.model, target.provider.inject_usage, &mut ours);
+    let head = upstream_head::write(&mut ours, target, request, ask, body.len);
+
+    let mut out = Outgoing::default();
+    let ours = out.own(ours);
+    let theirs = out.own(std::mem::take(&mut request.buffer));
+    out.push(ours, head.whole);
+    for piece in body.pieces {
+        match piece {
+            Piece::Body(span) => out.push(theirs, span.behind(request.body.range().start)),
+            Piece::Added(span) => out.push(ours, span),
+        }
+    }
+    let patience = limits::WRITE_GRACE + rate_time(out.len());
+    wire.expire_at(world.now() + patience, Waiting::Send);
+    let (sent, mut out) = wire.write(out).await;
+
+    request.buffer = out.take(theirs);
+    let mut ours = out.take(ours);
+    // The pool's buffers must not remember a provider's key.
+    ours[head.credential.range()].zeroize();
+    world.local().recycle(ours);
+    sent.map_err(|error| Failure::new(Phase::Send, cause(wire, &error)))
+}
+
+/// The time that a peer at the slowest rate worth waiting for needs for so many bytes.
+pub(super) fn rate_time(bytes: usize) -> std::time::Duration {
+    std::time::Duration::from_secs(bytes as u64 / limits::WRITE_RATE_FLOOR)
+}
+
+/// Reads the final head, over any interim ones. The outer error is the client's departure.
+async fn read_head<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    wire: &mut W::Wire,
+    until: Now,
+) -> Result<Result<(Vec<u8>, ResponseHead), Failure>, NoAnswer> {
+    let bounds = HeadLimits { bytes_max: limits::HEAD_BYTES_MAX, fields_max: limits::HEAD_FIELDS_MAX };
+    let mut buffer = world.local().buffer();
+    let mut scan = HeadScan::default();
+    let mut interim = 0;
+    wire.expire_at(until, Waiting::FirstByte);
+    loop {
+        let failure = match scan.response(&buffer, Method::Post, bounds) {
+            Ok(Some(head)) if head.status < 200 => {
+                interim += 1;
+                buffer.drain(..head.bytes);
+                scan = HeadScan::default();
+                if interim <= limits::INTERIM_ANSWERS_MAX {
+                    continue;
+                }
+                Some(Cause::Malformed("too many interim answers"))
+            }
+            Ok(Some(head)) => return Ok(Ok((buffer, head))),
+            Ok(None) => None,
+            Err(bad) => Some(Cause::Malformed(bad.reason())),
+        };
+        let answered = !buffer.is_empty() || interim > 0;
+        if let Some(cause) = failure {
+            world.local().recycle(buffer);
+            return Ok(Err(Failure { answered, ..Failure::new(Phase::Head, cause) }));
+        }
+        if buffer.capacity() - buffer.len() < limits::READ_BYTES / 4 {
+            buffer.reserve(limits::READ_BYTES);
+        }
+        let read = match read_watching(client, wire, buffer).await {
+            Watched::Read(read, filled) => {
+                buffer = filled;
+                read
+            }
+            Watched::ClientGone(buffer) => {
+                world.local().recycle(buffer);
+                return Err(NoAnswer::ClientGone);
+            }
+        };
+        let cause = match read {
+            Ok(0) => ended(wire),
+            Ok(_) => continue,
+            Err(error) => cause(wire, &error),
+        };
+        world.local().recycle(buffer);
+        return Ok(Err(Failure { answered, ..Failure::new(Phase::Head, cause) }));
+    }
+}
+
+/// What came of a read that kept an eye on the client.
+pub enum Watched {
+    Read(io::Result<usize>, Vec<u8>),
+    /// The client left first. The upstream has been shut, and its read awaited.
+    ClientGone(Vec<u8>),
+}
+
+/// Reads from the upstream unless the client leaves first.
+pub async fn read_watching<C: Wire>(client: &mut Client<C>, wire: &mut C, into: Vec<u8>) -> Watched {
+    let shut = wire.shutter();
+    let mut read = pin!(wire.read(into));
+    let early = poll_fn(|cx| {
+        if let Poll::Ready(done) = read.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        client.poll_gone(cx).map(|_gone| None)
+    })
+    .await;
+    match early {
+        Some((read, buffer)) => Watched::Read(read, buffer),
+        None => {
+            // Never dropped half-way: shut, the read returns by itself.
+            shut();
+            Watched::ClientGone(read.await.1)
+        }
+    }
+}
+
+/// What an error on this wire means.
+pub(super) fn cause<C: Wire>(wire: &C, error: &io::Error) -> Cause {
+    match wire.expired() {
+        Some(expiry) => Cause::Expired(expiry),
+        None if error.kind() == io::ErrorKind::InvalidData => Cause::Tls,
+        None => Cause::Broken,
+    }
+}
+
+/// What an end of this wire means, where none was due.
+pub(super) fn ended<C: Wire>(wire: &C) -> Cause {
+    wire.expired().map_or(Cause::Ended, Cause::Expired)
+}
+
+/// Whether the connection may serve another request, as far as the head tells.
+pub(super) fn may_stay(head: &ResponseHead) -> bool {
+    head.keep_alive && !matches!(head.framing, Framing::UntilClose)
+}

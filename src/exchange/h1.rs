@@ -1,0 +1,48 @@
+//! A client that speaks HTTP/1.1: its wire, and the bytes it sent ahead of what was asked for.
+
+use std::{
+    io,
+    net::IpAddr,
+    task::{Context, Poll},
+};
+
+use super::seam::{Stir, Wire};
+
+/// One client connection between and during exchanges.
+pub struct Client<C> {
+    pub wire: C,
+    /// Bytes read behind the last request: the beginning of the next (pipelining). Empty and unallocated when idle.
+    pub carry: Vec<u8>,
+    pub address: IpAddr,
+    /// Bytes it sent ahead lie on the wire: there is no use in watching it before they are read.
+    ahead: bool,
+}
+
+/// The client has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+impl<C: Wire> Client<C> {
+    pub fn new(wire: C, address: IpAddr) -> Self {
+        Self { wire, carry: Vec::new(), address, ahead: false }
+    }
+
+    /// Ready when the client has left. A client's FIN means that it left: half-closed clients are not served.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        while !self.ahead {
+            std::task::ready!(self.wire.poll_readable(cx));
+            match self.wire.peek() {
+                Stir::Nothing => self.wire.rearm(),
+                Stir::Bytes => self.ahead = true,
+                Stir::Gone => return Poll::Ready(Gone),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Reads behind `into`'s bytes.
+    pub async fn read(&mut self, into: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        self.ahead = false;
+        self.wire.read(into).await
+    }
+}

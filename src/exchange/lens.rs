@@ -1,0 +1,180 @@
+//! How an answer's body is looked at on its way: event by event, as a whole, or hardly at all.
+
+use super::intake::{End, Events, Intake};
+use crate::{
+    base::{limits, now::Now},
+    ledger::{
+        record::{Record, Tokens},
+        sheet::Sheet,
+    },
+    wire::{
+        http1::{framing::Framing, head::ResponseHead},
+        json::usage::{self, Usage},
+        openai::{
+            refusal::Refusal,
+            stream::{Observer, Watch},
+        },
+    },
+};
+
+/// What kind of body an answer has, by its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Events,
+    Json,
+    Other,
+}
+
+pub(super) struct Lens {
+    view: View,
+    usage: Option<Usage>,
+    /// The provider counts reasoning beside the completion, not in it.
+    reasoning_apart: bool,
+    /// When a read last brought whole events behind the first token.
+    last_token: Option<Now>,
+}
+
+enum View {
+    Events(Box<Events>),
+    /// Held until it is complete, so that a cut answer is an error and not a torn body.
+    Held,
+    /// As it comes. `tail`: the end of a long JSON answer, because usage lies there.
+    Opaque {
+        tail: Option<Vec<u8>>,
+    },
+}
+
+impl Lens {
+    pub(super) fn of(kind: Kind, head: &ResponseHead, watch: Watch, reasoning_apart: bool) -> Self {
+        let is_short = match head.framing {
+            Framing::Length(length) => length <= limits::HELD_ANSWER_BYTES_MAX as u64,
+            _ => true,
+        };
+        let view = match kind {
+            Kind::Events => View::Events(Box::new(Events::new(Observer::new(watch)))),
+            Kind::Json if is_short => View::Held,
+            Kind::Json => View::Opaque { tail: Some(Vec::new()) },
+            Kind::Other => View::Opaque { tail: None },
+        };
+        Self { view, usage: None, reasoning_apart, last_token: None }
+    }
+
+    pub(super) fn events(&mut self) -> Option<&mut Events> {
+        match &mut self.view {
+            View::Events(events) => Some(events),
+            View::Held | View::Opaque { .. } => None,
+        }
+    }
+
+    /// Notes what the last read brought, before it leaves.
+    pub(super) fn look(&mut self, intake: &Intake, now: Now, record: &mut Record, sheet: &mut Sheet) {
+        let ended = intake.end() != End::NotYet;
+        match &mut self.view {
+            View::Events(events) => {
+                if events.token_seen && std::mem::take(&mut events.whole) > 0 {
+                    match self.last_token.replace(now) {
+                        Some(before) => sheet.gap(now.us_since(before)),
+                        None => record.phases.first_token = Some(now),
+                    }
+                }
+                self.usage = events.usage;
+            }
+            View::Held if ended => self.usage = whole_usage(intake),
+            View::Held if intake.ready_bytes() > limits::HELD_ANSWER_BYTES_MAX => {
+                self.view = View::Opaque { tail: Some(Vec::new()) };
+                self.look(intake, now, record, sheet);
+            }
+            View::Held => {}
+            View::Opaque { tail: None } => {}
+            View::Opaque { tail: Some(tail) } => {
+                for payload in intake.ready() {
+                    keep_tail(tail, payload);
+                }
+                if ended {
+                    self.usage = usage::from_tail(tail);
+                }
+            }
+        }
+        if ended || self.had_last_word() {
+            record.tokens = tokens(self.usage, self.reasoning_apart);
+        }
+    }
+
+    /// Whether what may leave is held back until the body has ended.
+    pub(super) fn holds(&self) -> bool {
+        matches!(self.view, View::Held)
+    }
+
+    /// Whether a body that ends by its framing here is a whole answer.
+    pub(super) fn is_whole_when_framed(&self) -> bool {
+        match &self.view {
+            View::Events(events) => events.observer.ended(true),
+            View::Held | View::Opaque { .. } => true,
+        }
+    }
+
+    /// Whether the answer is whole already, however its connection ends.
+    pub(super) fn had_last_word(&self) -> bool {
+        match &self.view {
+            View::Events(events) => events.observer.ended(false),
+            View::Held | View::Opaque { .. } => false,
+        }
+    }
+
+    /// Whether the provider itself said that it failed.
+    pub(super) fn failed(&self) -> bool {
+        matches!(&self.view, View::Events(events) if events.observer.failed())
+    }
+
+    /// The length of the body that the client gets, where it is known before the body is.
+    pub(super) fn length(&self, intake: &Intake, head: &ResponseHead) -> Option<u64> {
+        match (&self.view, head.framing) {
+            // An event may be taken out of it.
+            (View::Events(_), _) => None,
+            (View::Held, _) => Some(intake.ready_bytes() as u64),
+            (View::Opaque { .. }, Framing::Length(length)) => Some(length),
+            (View::Opaque { .. }, Framing::None) => Some(0),
+            (View::Opaque { .. }, _) => None,
+        }
+    }
+
+    /// The last event of a stream that was lost, if the client stands where one can be said.
+    pub(super) fn farewell(&self, refusal: &Refusal) -> Option<Vec<u8>> {
+        let View::Events(events) = &self.view else { return None };
+        events.at_boundary().then(|| {
+            let mut event = Vec::new();
+            refusal.event(&mut event);
+            event
+        })
+    }
+}
+
+fn whole_usage(intake: &Intake) -> Option<Usage> {
+    let mut parts = intake.ready();
+    match (parts.next(), parts.next()) {
+        (None, _) => None,
+        (Some(whole), None) => usage::find(whole),
+        // Torn by its framing: rare, small, and looked at once.
+        (Some(_), Some(_)) => usage::find(&intake.ready().collect::<Vec<_>>().concat()),
+    }
+}
+
+/// Keeps the last `USAGE_TAIL_BYTES` of what went by.
+fn keep_tail(tail: &mut Vec<u8>, payload: &[u8]) {
+    let fresh = &payload[payload.len().saturating_sub(limits::USAGE_TAIL_BYTES)..];
+    let old = (tail.len() + fresh.len()).saturating_sub(limits::USAGE_TAIL_BYTES);
+    tail.drain(..old.min(tail.len()));
+    tail.extend_from_slice(fresh);
+}
+
+fn tokens(usage: Option<Usage>, reasoning_apart: bool) -> Tokens {
+    usage.map_or(Tokens::default(), |usage| {
+        let apart = usage.reasoning.filter(|_| reasoning_apart).unwrap_or(0);
+        Tokens {
+            prompt: usage.prompt,
+            completion: usage.completion.map(|completion| completion + apart),
+            cached: usage.cached,
+            reasoning: usage.reasoning,
+        }
+    })
+}

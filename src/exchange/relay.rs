@@ -1,0 +1,213 @@
+//! Carries an answer's body from the upstream to the client, each buffer as soon as it may leave.
+//!
+//! Lock-step: read, look, write, out of one buffer. Back-pressure is TCP itself; nothing queues. From the first byte
+//! written to the client nothing is retried: what goes wrong then is told inside the stream.
+
+use super::{
+    Facts, Stop,
+    attempt::{Answer, Watched, cause, ended, may_stay, rate_time, read_watching},
+    h1::Client,
+    intake::{End, Intake, Outward},
+    lens::Lens,
+    outgoing::Outgoing,
+    pool::{self, Room},
+    reply,
+    seam::{Wire, World},
+};
+use crate::{
+    base::{limits, now::Now, waiting::Waiting},
+    config::Provider,
+    ledger::record::{Party, Record},
+    policy::attempts::{Cause, Failure, Phase},
+    wire::{
+        http1::{head::ResponseHead, render},
+        openai::stream::Watch,
+    },
+};
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relayed {
+    /// The client has the whole answer.
+    Whole,
+    /// The client has the whole answer, and it says that the provider failed.
+    Failed,
+    /// The upstream was lost on the way. The client has been told as far as its framing allows; its connection must end.
+    Cut(Failure),
+}
+
+/// Relays `answer` and, if that went well, gives the upstream's connection back.
+pub(super) async fn relay<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    provider: &Provider,
+    facts: &Facts<'_>,
+    watch: Watch,
+    answer: Answer<W::Wire>,
+    record: &mut Record,
+) -> Result<Relayed, Stop> {
+    let Answer { mut wire, home, buffer, head } = answer;
+    let kind = reply::kind(&head, &buffer);
+    let mut lens = Lens::of(kind, &head, watch, provider.reasoning_apart);
+    let mut ours = world.local().buffer();
+    reply::begin(&mut ours, &head, &buffer, kind, facts);
+    let mut intake = Intake::new(buffer, head.bytes, head.framing);
+    let mut committed: Option<Outward> = None;
+    let total = record.phases.started + provider.timeouts.total;
+
+    let cut = loop {
+        let decoded = intake.advance(lens.events());
+        lens.look(&intake, world.now(), record, &mut world.local().sheet.borrow_mut());
+        let has_ended = intake.end() != End::NotYet;
+        match decoded {
+            Err(bad) => break Failure::new(Phase::Body, Cause::Malformed(bad.reason())),
+            Ok(()) if has_ended && !lens.is_whole_when_framed() => {
+                break Failure::new(Phase::Body, Cause::Ended);
+            }
+            Ok(()) => {}
+        }
+        if has_ended || (!lens.holds() && intake.ready_bytes() > 0) {
+            let outward = *committed
+                .get_or_insert_with(|| reply::commit(&mut ours, facts, lens.length(&intake, &head)));
+            record.status = head.status;
+            ours = pass_on(world, client, &mut intake, ours, outward, has_ended, record).await?;
+        }
+        if has_ended {
+            let outcome = if lens.failed() { Relayed::Failed } else { Relayed::Whole };
+            let stray = intake.end() != End::Clean { stray: false };
+            world.local().recycle(ours);
+            world.local().recycle(intake.buffer);
+            give_back(world, wire, home, provider, !stray && may_stay(&head));
+            return Ok(outcome);
+        }
+        intake.make_room();
+        let began = world.now();
+        wire.expire_at(total.min(began + provider.timeouts.between_bytes), Waiting::BetweenBytes);
+        let read = match read_watching(client, &mut wire, std::mem::take(&mut intake.buffer)).await {
+            Watched::Read(read, buffer) => {
+                intake.buffer = buffer;
+                read
+            }
+            Watched::ClientGone(buffer) => {
+                world.local().recycle(buffer);
+                world.local().recycle(ours);
+                return Err(Stop::Left);
+            }
+        };
+        record.waited(Party::Upstream, began, world.now());
+        match read {
+            Ok(0) if wire.expired().is_none() && intake.close() => {}
+            Ok(0) => break Failure::new(Phase::Body, ended(&wire)),
+            Ok(_) => {}
+            Err(error) => break Failure::new(Phase::Body, cause(&wire, &error)),
+        }
+    };
+
+    let Some(outward) = committed else {
+        // Nothing has left: this can still be said with a status.
+        return Err(Stop::Failed(Failure { answered: true, ..cut }));
+    };
+    // A stream that had its last word is whole, however its connection ended.
+    let is_whole = lens.had_last_word();
+    intake.forget_open();
+    if intake.ready_bytes() > 0 || is_whole {
+        ours = pass_on(world, client, &mut intake, ours, outward, is_whole, record).await?;
+    }
+    if is_whole {
+        return Ok(if lens.failed() { Relayed::Failed } else { Relayed::Whole });
+    }
+    if let Some(event) = lens.farewell(&reply::refusal_of(cut, &provider.name)) {
+        say_farewell(world, client, ours, outward, &event, record).await?;
+    }
+    Ok(Relayed::Cut(cut))
+}
+
+/// Writes what may leave, and gives the room for our framing back.
+async fn pass_on<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    intake: &mut Intake,
+    ours: Vec<u8>,
+    outward: Outward,
+    last: bool,
+    record: &mut Record,
+) -> Result<Vec<u8>, Stop> {
+    let out = intake.lay_out(ours, outward, last);
+    let (sent, out) = write(world, client, out, record).await;
+    let ours = intake.settle(out);
+    sent.map(|()| ours)
+}
+
+/// The error event of a stream that was lost. No last chunk follows it, and no `[DONE]`: both SDKs take a stream that ends
+/// well for a complete one.
+async fn say_farewell<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    mut ours: Vec<u8>,
+    outward: Outward,
+    event: &[u8],
+    record: &mut Record,
+) -> Result<(), Stop> {
+    if outward == Outward::Chunked {
+        render::chunk_head(&mut ours, event.len());
+    }
+    ours.extend_from_slice(event);
+    if outward == Outward::Chunked {
+        ours.extend_from_slice(render::CHUNK_END);
+    }
+    let mut out = Outgoing::default();
+    let index = out.push_all(ours);
+    let (sent, mut out) = write(world, client, out, record).await;
+    world.local().recycle(out.take(index));
+    sent
+}
+
+async fn write<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    out: Outgoing,
+    record: &mut Record,
+) -> (Result<(), Stop>, Outgoing) {
+    let began = world.now();
+    let bytes = out.len();
+    client.wire.expire_at(began + limits::WRITE_GRACE + rate_time(bytes), Waiting::Reader);
+    let (sent, out) = client.wire.write(out).await;
+    // While the upstream is silent nothing is asked of the client; the upstream's own deadline is nearer.
+    client.wire.expire_at(far(record), Waiting::Total);
+    record.waited(Party::Client, began, world.now());
+    record.bytes_out += bytes as u64;
+    (sent.map_err(|_| Stop::Left), out)
+}
+
+/// Behind every deadline of the exchange itself, so that the upstream's fires first and the client can be told.
+fn far(record: &Record) -> Now {
+    record.phases.started + limits::EXCHANGE_TIME * 2
+}
+
+fn give_back<W: World>(world: &W, wire: W::Wire, home: pool::Target, provider: &Provider, is_clean: bool) {
+    if is_clean && !world.draining() {
+        let until = world.now() + provider.pool_idle_time;
+        let room = Room { per_target: provider.pool_idle_max, in_all: limits::POOL_IDLE_MAX };
+        world.local().pool.borrow_mut().give_back(home, wire, until, room);
+    }
+}
+
+/// Whether the answer's head makes it one that the client must not see, and what it sees instead.
+pub(super) fn replaced(
+    head: &ResponseHead,
+    kind: super::lens::Kind,
+    provider: &str,
+) -> Option<crate::wire::openai::refusal::Refusal> {
+    use crate::wire::openai::refusal::Refusal;
+    match head.status {
+        300..=399 => Some(Refusal::UpstreamRedirect { provider: provider.into() }),
+        // Our key, not the client's; and the body may quote it.
+        401 | 403 => Some(Refusal::UpstreamAuth { provider: provider.into() }),
+        status @ 400..=599 if kind != super::lens::Kind::Json => Some(Refusal::UpstreamError {
+            status,
+            message: format!("The provider {provider} answered {status} in a form that is not OpenAI's.")
+                .into(),
+        }),
+        _ => None,
+    }
+}

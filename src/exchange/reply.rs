@@ -1,0 +1,205 @@
+//! What is said to a client by us: the head of an answer that is passed on, and every refusal, hit and list.
+
+use super::{
+    Facts,
+    attempt::rate_time,
+    h1::Client,
+    intake::Outward,
+    lens::Kind,
+    outgoing::Outgoing,
+    seam::{Wire, World},
+};
+use crate::{
+    base::{limits, waiting::Waiting},
+    policy::attempts::{Cause, Failure, Phase},
+    wire::{
+        http1::{
+            fields,
+            head::ResponseHead,
+            render::{self, HeadWriter, HeaderSafe, status_line},
+        },
+        openai::refusal::{Refusal, Retry, WaitingFor},
+    },
+};
+
+/// What a provider's answer may not tell our client: about its own transport, its own cookies, its own account.
+const KEPT_BACK: [&str; 18] = [
+    "content-length",
+    "transfer-encoding",
+    "trailer",
+    "upgrade",
+    "keep-alive",
+    "server",
+    "via",
+    "set-cookie",
+    "alt-svc",
+    "strict-transport-security",
+    "openai-organization",
+    "openai-project",
+    "x-should-retry",
+    "x-request-id",
+    "location",
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "www-authenticate",
+];
+
+/// By its head, what kind of body an answer has.
+pub(super) fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
+    let coding = head.field(bytes, "content-encoding").unwrap_or(b"identity");
+    let media_type = head.field(bytes, "content-type").unwrap_or(b"");
+    if !coding.eq_ignore_ascii_case(b"identity") {
+        return Kind::Other;
+    }
+    if super::ask::is_media_type(media_type, b"text/event-stream") {
+        Kind::Events
+    } else if super::ask::is_media_type(media_type, b"application/json") {
+        Kind::Json
+    } else {
+        Kind::Other
+    }
+}
+
+/// Begins the head of an answer that is passed on; [`commit`] ends it. `bytes` is what `head` was parsed from.
+pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind: Kind, facts: &Facts<'_>) {
+    let mut writer = status_line(ours, head.status);
+    for field in &head.fields {
+        let name = field.name.of(bytes);
+        let Ok(text) = std::str::from_utf8(name) else { continue };
+        let stays = KEPT_BACK.iter().any(|kept| kept.eq_ignore_ascii_case(text))
+            || fields::is_for_this_hop(&head.fields, bytes, text);
+        if let Some(value) = HeaderSafe::new(field.value.of(bytes))
+            && !stays
+        {
+            writer.passed_on(name, value);
+        }
+    }
+    if let Some(theirs) = head.field(bytes, "x-request-id").and_then(HeaderSafe::new) {
+        writer.field("x-upstream-request-id", theirs);
+    }
+    if kind == Kind::Events {
+        if head.field(bytes, "cache-control").is_none() {
+            writer.field("cache-control", const { HeaderSafe::fixed("no-cache") });
+        }
+        writer.field("x-accel-buffering", const { HeaderSafe::fixed("no") });
+    }
+    ours_too(&mut writer, facts);
+    writer.pause();
+}
+
+/// What every reply of ours carries.
+fn ours_too(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
+    if let Some(id) = HeaderSafe::new(facts.id.as_bytes()) {
+        writer.field("x-request-id", id);
+    }
+    if let Some(provider) = facts.provider.and_then(|name| HeaderSafe::new(name.as_bytes())) {
+        writer.field("x-ringway-provider", provider);
+    }
+}
+
+/// Ends the head: how the body is framed, and whether the connection stays.
+pub(super) fn commit(ours: &mut Vec<u8>, facts: &Facts<'_>, length: Option<u64>) -> Outward {
+    let mut writer = render::resume(ours);
+    let chunked = length.is_none() && !facts.http10;
+    connection(&mut writer, facts, facts.stays && (chunked || length.is_some()));
+    match length {
+        Some(length) => writer.length(length).end(),
+        None if chunked => writer.chunked().end(),
+        None => writer.end(),
+    }
+    if chunked { Outward::Chunked } else { Outward::Bare }
+}
+
+fn connection(writer: &mut HeadWriter<'_>, facts: &Facts<'_>, stays: bool) {
+    if !stays {
+        writer.field("connection", const { HeaderSafe::fixed("close") });
+    } else if facts.http10 {
+        writer.field("connection", const { HeaderSafe::fixed("keep-alive") });
+    }
+}
+
+/// A whole reply of our own.
+pub(super) struct Own<'a> {
+    pub status: u16,
+    pub content_type: Option<HeaderSafe<'static>>,
+    pub extra: Option<(&'static str, &'static str)>,
+    pub retry: Retry,
+    pub body: &'a [u8],
+}
+
+impl<'a> Own<'a> {
+    pub(super) fn json(status: u16, body: &'a [u8]) -> Self {
+        let content_type = (status != 204).then_some(const { HeaderSafe::fixed("application/json") });
+        Self { status, content_type, extra: None, retry: Retry::default(), body }
+    }
+}
+
+/// Says a reply of our own. Whether the client took it.
+pub(super) async fn say<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    own: Own<'_>,
+    facts: &Facts<'_>,
+) -> bool {
+    let mut ours = world.local().buffer();
+    let mut writer = status_line(&mut ours, own.status);
+    if let Some(content_type) = own.content_type {
+        writer.field("content-type", content_type);
+    }
+    if let Some((name, value)) = own.extra
+        && let Some(value) = HeaderSafe::new(value.as_bytes())
+    {
+        writer.field(name, value);
+    }
+    let number = |number: u64| number.to_string();
+    if let Some(ms) = own.retry.retry_after_ms {
+        let secs = number(own.retry.retry_after_secs().unwrap_or(1));
+        for (name, value) in [("retry-after", secs), ("retry-after-ms", number(ms))] {
+            if let Some(value) = HeaderSafe::new(value.as_bytes()) {
+                writer.field(name, value);
+            }
+        }
+    }
+    match own.retry.should_retry {
+        Some(true) => _ = writer.field("x-should-retry", const { HeaderSafe::fixed("true") }),
+        Some(false) => _ = writer.field("x-should-retry", const { HeaderSafe::fixed("false") }),
+        None => {}
+    }
+    ours_too(&mut writer, facts);
+    connection(&mut writer, facts, facts.stays);
+    if own.status == 204 {
+        writer.end();
+    } else {
+        writer.length(own.body.len() as u64).end();
+        if !facts.head_only {
+            ours.extend_from_slice(own.body);
+        }
+    }
+    let mut out = Outgoing::default();
+    let index = out.push_all(ours);
+    client.wire.expire_at(world.now() + limits::WRITE_GRACE + rate_time(out.len()), Waiting::Reader);
+    let (sent, mut out) = client.wire.write(out).await;
+    world.local().recycle(out.take(index));
+    sent.is_ok()
+}
+
+/// What a client is told of a failure.
+pub(super) fn refusal_of(failure: Failure, provider: &str) -> Refusal {
+    use crate::base::waiting::Expiry;
+    let provider = provider.into();
+    match (failure.cause, failure.phase) {
+        (Cause::Expired(Expiry::Drained), _) => Refusal::Draining,
+        (Cause::Expired(Expiry::Late(waiting)), _) => {
+            let waiting_for = match waiting {
+                Waiting::Connect | Waiting::Handshake => WaitingFor::Connect,
+                Waiting::BetweenBytes => WaitingFor::BetweenBytes,
+                Waiting::Total => WaitingFor::Total,
+                _ => WaitingFor::FirstByte,
+            };
+            Refusal::UpstreamTimedOut { provider, waiting_for }
+        }
+        (Cause::Malformed(_), _) => Refusal::UpstreamMalformed { provider },
+        (_, Phase::Resolve | Phase::Connect | Phase::Handshake) => Refusal::UpstreamUnreachable { provider },
+        (_, Phase::Send | Phase::Head | Phase::Body) => Refusal::UpstreamInterrupted,
+    }
+}

@@ -1,0 +1,108 @@
+//! What an exchange asks of the world, and all it asks.
+//!
+//! `shard` answers with monoio, `sim` from a seed. Every operation owns its buffer until it finishes, and none is
+//! dropped half-way: to end one early, set a deadline on its wire or shut the wire, and await it.
+
+use std::{
+    future::poll_fn,
+    io,
+    ops::Deref,
+    task::{Context, Poll},
+};
+
+use super::{local::Local, outgoing::Outgoing};
+use crate::{
+    base::{
+        now::Now,
+        waiting::{Expiry, Waiting},
+    },
+    config::{ProviderPlace, Snapshot},
+    policy::attempts::Failure,
+    wire::openai::models::ModelList,
+};
+
+/// What lies on a wire that became readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stir {
+    /// Nothing after all.
+    Nothing,
+    /// Bytes that nobody has asked for yet.
+    Bytes,
+    /// The peer has ended or reset the connection.
+    Gone,
+}
+
+/// One connection's bytes, plain or inside TLS.
+#[expect(async_fn_in_trait, reason = "every world runs on one thread; no bound on the futures is wanted")]
+pub trait Wire {
+    /// Reads once into the spare capacity behind `into`'s bytes. `Ok(0)`: the peer ended its side, or we shut the wire.
+    async fn read(&mut self, into: Vec<u8>) -> (io::Result<usize>, Vec<u8>);
+
+    /// Writes every piece, in order, and gives the buffers back.
+    async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing);
+
+    /// From now on no operation of this wire outlasts `at`: the wire is shut then, and [`Wire::expired`] says why.
+    fn expire_at(&mut self, at: Now, why: Waiting);
+
+    /// Whether, and how, a deadline has ended this wire.
+    fn expired(&self) -> Option<Expiry>;
+
+    /// Ready once the wire has something to read or has ended. Keeps one watch armed between calls; costs no buffer.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Forgets a watch that may have fired for bytes already read; the next [`Wire::poll_readable`] arms a new one.
+    fn rearm(&mut self);
+
+    /// Looks, without waiting, what made the wire readable, and consumes nothing of it.
+    fn peek(&mut self) -> Stir;
+
+    /// What ends both directions at once, usable while an operation is in flight: the operation returns then.
+    fn shutter(&self) -> impl FnOnce() + 'static;
+
+    /// Says that nothing more will be written (TLS close_notify, then FIN). The peer may still write.
+    async fn finish(&mut self);
+
+    /// Waits as [`Wire::poll_readable`] does.
+    async fn readable(&mut self) {
+        poll_fn(|cx| self.poll_readable(cx)).await;
+    }
+}
+
+/// One core's surroundings.
+#[expect(async_fn_in_trait, reason = "every world runs on one thread; no bound on the futures is wanted")]
+pub trait World {
+    type Wire: Wire;
+    type Snapshot: Deref<Target = Snapshot>;
+    type Models: Deref<Target = ModelList>;
+
+    fn now(&self) -> Now;
+
+    /// Returns at `at`. May be dropped at any time.
+    async fn sleep_until(&self, at: Now);
+
+    /// Wall-clock milliseconds since 1970, for identifiers; never for a duration.
+    fn unix_ms(&self) -> u64;
+
+    /// 64 bits of chance.
+    fn random(&self) -> u64;
+
+    /// The configuration in force. An exchange keeps the one it began with.
+    fn snapshot(&self) -> Self::Snapshot;
+
+    /// The providers' model lists, as last fetched; `None` before the first fetch.
+    fn models(&self) -> Option<Self::Models>;
+
+    /// Whether no further request should be taken on a connection.
+    fn draining(&self) -> bool;
+
+    /// What this core keeps between exchanges.
+    fn local(&self) -> &Local<Self::Wire>;
+
+    /// A fresh connection to a provider of `snapshot`, with TLS where its address says https, before `until`.
+    async fn dial(
+        &self,
+        snapshot: &Snapshot,
+        place: ProviderPlace,
+        until: Now,
+    ) -> Result<Self::Wire, Failure>;
+}

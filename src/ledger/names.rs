@@ -1,0 +1,89 @@
+//! What is measured, and how it is called outside: Prometheus conventions (base units, `_total` on counters), and no
+//! label whose values a client can make up.
+
+/// One metric: what an operator sees in `# HELP` and `# TYPE`.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, help }
+}
+
+const fn histogram(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, help }
+}
+
+pub const BUILD_INFO: Metric = gauge("rw_build_info", "1, with the version as a label.");
+pub const REQUESTS: Metric = counter(
+    "rw_requests_total",
+    "Client requests that ended. code is what the client was sent, or none; provider is empty when none was chosen.",
+);
+pub const OUTCOMES: Metric = counter("rw_outcomes_total", "Client requests by how they ended.");
+pub const REFUSALS: Metric = counter("rw_refusals_total", "Requests the gateway said no to, by error code.");
+pub const DURATION: Metric =
+    histogram("rw_request_duration_seconds", "From the first byte of a request to the end of its answer.");
+pub const OVERHEAD: Metric = histogram(
+    "rw_overhead_seconds",
+    "The part of a request's duration spent neither waiting for upstream nor client.",
+);
+pub const FIRST_TOKEN: Metric = histogram(
+    "rw_time_to_first_token_seconds",
+    "From the first byte of a request to the first token of its answer; streams only.",
+);
+pub const TOKEN_GAP: Metric = histogram("rw_token_gap_seconds", "Between two events of a stream.");
+pub const REQUEST_TOKENS: Metric = histogram("rw_request_tokens", "Tokens of one request, as reported.");
+pub const TOKENS: Metric = counter(
+    "rw_tokens_total",
+    "Tokens as reported. cached is part of prompt, reasoning is part of completion.",
+);
+pub const BYTES_IN: Metric = counter("rw_request_body_bytes_total", "Bytes of bodies read from clients.");
+pub const BYTES_OUT: Metric = counter("rw_response_body_bytes_total", "Bytes of bodies written to clients.");
+pub const ATTEMPTS: Metric = counter("rw_attempts_total", "Tries at a provider; a request may need several.");
+pub const UPSTREAM_CONNECTIONS: Metric = counter(
+    "rw_upstream_connections_total",
+    "Upstream connections by how an attempt came to one; stale ones were found closed and replaced.",
+);
+pub const UPSTREAM_CANCELLED: Metric =
+    counter("rw_upstream_cancelled_total", "Upstream requests broken off because the client left.");
+pub const ACCEPTED: Metric = counter("rw_connections_accepted_total", "Client connections accepted.");
+pub const PANICS: Metric =
+    counter("rw_task_panics_total", "Tasks that panicked and were caught. Each is a bug.");
+pub const CONNECTIONS: Metric = gauge("rw_connections", "Client connections open now.");
+pub const BUFFERED: Metric = gauge("rw_buffered_request_bytes", "Request bytes held in memory now.");
+pub const BACKEND: Metric =
+    gauge("rw_shard_backend", "1, with the I/O backend and ring flags the shard got.");
+pub const HEARTBEAT_AGE: Metric =
+    gauge("rw_shard_heartbeat_age_seconds", "Since the shard last ticked; absent until it has started.");
+pub const CONFIG_GENERATION: Metric = gauge("rw_config_generation", "Number of the configuration in force.");
+pub const CONFIG_CORES: Metric =
+    gauge("rw_config_cores", "Cores that have taken up the configuration in force.");
+pub const CONFIG_RELOAD_SUCCESS: Metric = gauge(
+    "rw_config_reload_success",
+    "1 if the last reload was accepted, else 0: the old configuration stays.",
+);
+pub const DRAINING: Metric = gauge("rw_draining", "1 once the process is on its way out.");

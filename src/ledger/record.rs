@@ -1,0 +1,421 @@
+//! What one exchange leaves behind: filled left to right while it runs, counted once when it closes, whatever happens.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+
+use smallvec::SmallVec;
+
+use crate::{
+    base::{ids::ProviderId, now::Now},
+    ledger::{counts::CountKey, sheet::Sheet},
+};
+
+/// One exchange: one request and its reply, whatever the attempts. `None` and zero mean "not that far".
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What was asked for, as a metric label: `chat/completions`.
+    pub operation: &'static str,
+    /// Status the client was sent; 0 when it was sent none.
+    pub status: u16,
+    pub stream: bool,
+    pub provider: Option<ProviderId>,
+    pub model_asked: ModelName,
+    pub model_used: ModelName,
+    pub attempts: u8,
+    /// The code of the refusal, if we said no.
+    pub refusal: Option<&'static str>,
+    pub phases: Phases,
+    waits: Waits,
+    /// Bytes of bodies: from the client, and to it.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub tokens: Tokens,
+    /// Set by [`Record::close`] and nothing else.
+    outcome: Option<Outcome>,
+}
+
+impl Record {
+    /// A record whose first phase begins `now`.
+    pub fn new(operation: &'static str, now: Now) -> Self {
+        Self {
+            operation,
+            status: 0,
+            stream: false,
+            provider: None,
+            model_asked: ModelName::default(),
+            model_used: ModelName::default(),
+            attempts: 0,
+            refusal: None,
+            phases: Phases { started: now, ..Phases::default() },
+            waits: Waits::default(),
+            bytes_in: 0,
+            bytes_out: 0,
+            tokens: Tokens::default(),
+            outcome: None,
+        }
+    }
+
+    /// Nothing could be done between these moments but wait for `party`: this is not our overhead.
+    pub fn waited(&mut self, party: Party, from: Now, to: Now) {
+        let waited_ns = to.0.saturating_sub(from.0);
+        match party {
+            Party::Client => self.waits.client_ns += waited_ns,
+            Party::Upstream => self.waits.upstream_ns += waited_ns,
+        }
+    }
+
+    /// Ends the exchange and adds it to the sheet. What comes back is for the log; it can't be closed twice.
+    pub fn close(mut self, now: Now, outcome: Outcome, sheet: &mut Sheet) -> Closed {
+        self.phases.ended = Some(now);
+        self.outcome = Some(outcome);
+        sheet.exchange(&self, outcome);
+        Closed(self)
+    }
+
+    /// From the first byte of the request to the end, or zero while it runs.
+    pub fn duration_us(&self) -> u64 {
+        self.phases.ended.map_or(0, |ended| ended.us_since(self.phases.started))
+    }
+
+    /// What of the duration is our own: all of it but the waits.
+    pub fn overhead_us(&self) -> u64 {
+        let waited_ns = self.waits.client_ns.saturating_add(self.waits.upstream_ns);
+        let ran_ns = self.phases.ended.map_or(0, |ended| ended.0.saturating_sub(self.phases.started.0));
+        ran_ns.saturating_sub(waited_ns) / 1_000
+    }
+
+    /// What of the duration went into waiting for an upstream.
+    pub fn upstream_us(&self) -> u64 {
+        self.waits.upstream_ns / 1_000
+    }
+
+    /// From the first byte of the request to the first token of the answer, if there was one.
+    pub fn first_token_us(&self) -> Option<u64> {
+        self.phases.first_token.map(|moment| moment.us_since(self.phases.started))
+    }
+}
+
+/// A record that has been counted. It can be read and no longer changed.
+#[derive(Clone, Debug)]
+pub struct Closed(Record);
+
+impl Closed {
+    pub fn outcome(&self) -> Outcome {
+        debug_assert!(self.0.outcome.is_some(), "only Record::close makes a closed record");
+        self.0.outcome.unwrap_or(Outcome::Abandoned)
+    }
+}
+
+impl Deref for Closed {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.0
+    }
+}
+
+/// When each phase ended. In the order of an exchange; a phase that was skipped stays `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    pub started: Now,
+    pub head_read: Option<Now>,
+    pub body_read: Option<Now>,
+    /// An upstream connection was leased from the pool, or dialled.
+    pub connected: Option<Now>,
+    pub sent: Option<Now>,
+    pub first_byte: Option<Now>,
+    pub first_token: Option<Now>,
+    pub ended: Option<Now>,
+}
+
+/// Whom an exchange waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    Client,
+    Upstream,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    client_ns: u64,
+    upstream_ns: u64,
+}
+
+/// Tokens as the provider reported them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    pub prompt: Option<u64>,
+    pub completion: Option<u64>,
+    /// Part of `prompt` that the provider had in its cache.
+    pub cached: Option<u64>,
+    /// Part of `completion` that was spent on reasoning.
+    pub reasoning: Option<u64>,
+}
+
+impl Tokens {
+    /// The kinds that were reported.
+    pub fn reported(self) -> impl Iterator<Item = (TokenKind, u64)> {
+        [
+            (TokenKind::Prompt, self.prompt),
+            (TokenKind::Completion, self.completion),
+            (TokenKind::Cached, self.cached),
+            (TokenKind::Reasoning, self.reasoning),
+        ]
+        .into_iter()
+        .filter_map(|(kind, count)| Some((kind, count?)))
+    }
+}
+
+/// A kind of token, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TokenKind {
+    Prompt,
+    Completion,
+    Cached,
+    Reasoning,
+}
+
+impl TokenKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Completion => "completion",
+            Self::Cached => "cached",
+            Self::Reasoning => "reasoning",
+        }
+    }
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The client has the whole answer, whatever its status.
+    Completed,
+    /// We said no.
+    Refused,
+    ClientGone,
+    /// The upstream broke off after its first byte had left for the client.
+    UpstreamLost,
+    TimedOut(Deadline),
+    /// A bug, caught by the guard around the task.
+    Panicked,
+    /// Ended by us because the drain's time was over.
+    Drained,
+    /// Dropped without being closed, and not by a panic: a bug, or a core that was cut.
+    Abandoned,
+}
+
+impl Outcome {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Refused => "refused",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamLost => "upstream_lost",
+            Self::TimedOut(Deadline::Head) => "timed_out_head",
+            Self::TimedOut(Deadline::Body) => "timed_out_body",
+            Self::TimedOut(Deadline::Connect) => "timed_out_connect",
+            Self::TimedOut(Deadline::FirstByte) => "timed_out_first_byte",
+            Self::TimedOut(Deadline::BetweenBytes) => "timed_out_between_bytes",
+            Self::TimedOut(Deadline::Write) => "timed_out_write",
+            Self::TimedOut(Deadline::Exchange) => "timed_out_exchange",
+            Self::Panicked => "panicked",
+            Self::Drained => "drained",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl CountKey for Outcome {
+    const OTHER: Self = Self::Abandoned;
+}
+
+/// Which deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Deadline {
+    Head,
+    Body,
+    Connect,
+    FirstByte,
+    BetweenBytes,
+    /// The client took too little of the answer.
+    Write,
+    Exchange,
+}
+
+/// A model's name. Nearly all fit in 36 bytes, which are kept without an allocation.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ModelName(SmallVec<[u8; 36]>);
+
+impl ModelName {
+    pub fn as_str(&self) -> &str {
+        debug_assert!(std::str::from_utf8(&self.0).is_ok(), "made from a str");
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&str> for ModelName {
+    fn from(name: &str) -> Self {
+        Self(SmallVec::from_slice(name.as_bytes()))
+    }
+}
+
+impl fmt::Debug for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// Where an [`OpenRecord`] finds the time and its core's sheet when nobody is left to tell it: the shard's world, or
+/// the simulation's.
+pub trait Desk {
+    fn now(&self) -> Now;
+    fn with_sheet(&self, write: impl FnOnce(&mut Sheet));
+}
+
+impl<D: Desk> Desk for &D {
+    fn now(&self) -> Now {
+        (**self).now()
+    }
+
+    fn with_sheet(&self, write: impl FnOnce(&mut Sheet)) {
+        (**self).with_sheet(write);
+    }
+}
+
+impl<D: Desk> Desk for std::rc::Rc<D> {
+    fn now(&self) -> Now {
+        (**self).now()
+    }
+
+    fn with_sheet(&self, write: impl FnOnce(&mut Sheet)) {
+        (**self).with_sheet(write);
+    }
+}
+
+/// A record that closes itself when it is dropped: as `Panicked` while a panic unwinds, else as `Abandoned`.
+pub struct OpenRecord<D: Desk> {
+    desk: D,
+    // Some until closed.
+    record: Option<Record>,
+}
+
+impl<D: Desk> OpenRecord<D> {
+    pub fn new(desk: D, operation: &'static str, now: Now) -> Self {
+        Self { desk, record: Some(Record::new(operation, now)) }
+    }
+
+    /// Ends the exchange as it was meant to end.
+    pub fn close(mut self, now: Now, outcome: Outcome) -> Closed {
+        let record = self.record.take().unwrap_or_else(|| Record::new("", now));
+        let mut closed = None;
+        self.desk.with_sheet(|sheet| closed = Some(record.close(now, outcome, sheet)));
+        closed.expect("a desk calls what it is given")
+    }
+}
+
+impl<D: Desk> Deref for OpenRecord<D> {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        self.record.as_ref().expect("close() consumes the guard, so it is still open")
+    }
+}
+
+impl<D: Desk> DerefMut for OpenRecord<D> {
+    fn deref_mut(&mut self) -> &mut Record {
+        self.record.as_mut().expect("close() consumes the guard, so it is still open")
+    }
+}
+
+impl<D: Desk> Drop for OpenRecord<D> {
+    fn drop(&mut self) {
+        let Some(record) = self.record.take() else { return };
+        let outcome = if std::thread::panicking() { Outcome::Panicked } else { Outcome::Abandoned };
+        let now = self.desk.now();
+        self.desk.with_sheet(|sheet| {
+            record.close(now, outcome, sheet);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, panic::AssertUnwindSafe};
+
+    use super::*;
+
+    struct TestDesk(RefCell<Sheet>);
+
+    impl Desk for TestDesk {
+        fn now(&self) -> Now {
+            Now(9_000_000)
+        }
+
+        fn with_sheet(&self, write: impl FnOnce(&mut Sheet)) {
+            write(&mut self.0.borrow_mut());
+        }
+    }
+
+    #[track_caller]
+    fn check(end: impl FnOnce(OpenRecord<&TestDesk>), expect: Outcome) {
+        let desk = TestDesk(RefCell::new(Sheet::default()));
+        let open = OpenRecord::new(&desk, "chat/completions", Now(1_000_000));
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| end(open)));
+        let sheet = desk.0.into_inner();
+        assert_eq!(sheet.outcomes.iter().collect::<Vec<_>>(), [(expect, 1)]);
+        assert_eq!(sheet.requests.total(), 1);
+        assert_eq!(sheet.duration_us.sum(), 8_000);
+    }
+
+    #[test]
+    fn a_record_is_counted_once_however_it_ends() {
+        check(|open| drop(open.close(Now(9_000_000), Outcome::Completed)), Outcome::Completed);
+        check(|open| drop(open.close(Now(9_000_000), Outcome::ClientGone)), Outcome::ClientGone);
+        check(|open| drop(open), Outcome::Abandoned);
+        check(|_open| std::panic::resume_unwind(Box::new("a bug")), Outcome::Panicked);
+    }
+
+    #[test]
+    fn a_panic_while_the_sheet_is_borrowed_is_still_counted() {
+        let desk = TestDesk(RefCell::new(Sheet::default()));
+        let caught = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let _open = OpenRecord::new(&desk, "embeddings", Now(1));
+            desk.with_sheet(|_| std::panic::resume_unwind(Box::new("a bug")));
+        }));
+        assert!(caught.is_err());
+        assert_eq!(desk.0.borrow().outcomes.of(Outcome::Panicked), 1);
+    }
+
+    #[test]
+    fn overhead_is_the_duration_without_the_waits() {
+        let mut record = Record::new("chat/completions", Now(1_000_000));
+        record.waited(Party::Client, Now(1_000_000), Now(3_000_000));
+        record.waited(Party::Upstream, Now(4_000_000), Now(8_000_000));
+        record.waited(Party::Upstream, Now(8_000_000), Now(7_000_000));
+        record.phases.first_token = Some(Now(6_000_000));
+        let mut sheet = Sheet::default();
+        let closed = record.close(Now(9_000_000), Outcome::Completed, &mut sheet);
+        assert_eq!((closed.duration_us(), closed.overhead_us(), closed.upstream_us()), (8_000, 2_000, 4_000));
+        assert_eq!(closed.first_token_us(), Some(5_000));
+        assert_eq!(closed.outcome(), Outcome::Completed);
+    }
+
+    #[test]
+    fn a_model_name_of_usual_length_is_kept_in_place() {
+        for name in ["", "openai/gpt-4o-mini-2024-07-18", "qwen/qwen3-coder-480b-a35b-instruct"] {
+            let kept = ModelName::from(name);
+            assert_eq!(kept.as_str(), name);
+            assert!(!kept.0.spilled());
+        }
+        let long = "x".repeat(256);
+        assert_eq!(ModelName::from(&*long).as_str(), long);
+    }
+
+    #[test]
+    fn a_record_is_small_enough_to_live_in_an_exchange() {
+        assert!(size_of::<Record>() <= 448, "{}", size_of::<Record>());
+    }
+}

@@ -1,0 +1,93 @@
+//! Hands our buffers to the kernel: to be read into behind their bytes, and to be written from piece by piece.
+
+use monoio::buf::{IoBuf, IoBufMut, IoVecBuf};
+
+use crate::exchange::Outgoing;
+
+/// Reads land behind the bytes that the vector holds, never on them.
+pub(super) struct Behind(pub(super) Vec<u8>);
+
+// SAFETY: the pointer is to the spare capacity of a vector that this value owns; moving the value moves no heap memory,
+// and nothing else can reach the vector while the operation owns it. `set_init(n)` follows a read of `n` bytes, at most
+// `bytes_total`, so the new length is initialised and within capacity.
+unsafe impl IoBufMut for Behind {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.0.spare_capacity_mut().as_mut_ptr().cast()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.0.capacity() - self.0.len()
+    }
+
+    unsafe fn set_init(&mut self, read: usize) {
+        debug_assert!(read <= self.0.capacity() - self.0.len(), "a read stays inside the spare capacity");
+        // SAFETY: see above.
+        unsafe { self.0.set_len(self.0.len() + read) };
+    }
+}
+
+/// What is left to write of an [`Outgoing`], as the kernel wants it told.
+pub(super) struct Pieces {
+    pub(super) out: Outgoing,
+    // Point into the vectors that `out` owns, which are neither moved nor changed before the write is over.
+    left: Vec<libc::iovec>,
+    /// Pieces before this have been written.
+    done: usize,
+}
+
+/// Most pieces of one call (`UIO_MAXIOV`).
+const PIECES_MAX: usize = 1024;
+
+impl Pieces {
+    pub(super) fn new(out: Outgoing) -> Self {
+        let iovec =
+            |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let left = out.slices().map(iovec).collect();
+        Self { out, left, done: 0 }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done == self.left.len()
+    }
+
+    /// Only one piece is left: a plain send does.
+    pub(super) fn is_single(&self) -> bool {
+        self.left.len() - self.done == 1
+    }
+
+    /// The kernel has taken so many bytes.
+    pub(super) fn advance(&mut self, mut written: usize) {
+        while written > 0 && self.done < self.left.len() {
+            let piece = &mut self.left[self.done];
+            if written < piece.iov_len {
+                piece.iov_base = piece.iov_base.wrapping_byte_add(written);
+                piece.iov_len -= written;
+                return;
+            }
+            written -= piece.iov_len;
+            self.done += 1;
+        }
+    }
+}
+
+// SAFETY: the pieces lie in heap memory that `out` owns and that stays where it is when this value moves.
+unsafe impl IoBuf for Pieces {
+    fn read_ptr(&self) -> *const u8 {
+        self.left.get(self.done).map_or(std::ptr::null(), |piece| piece.iov_base.cast_const().cast())
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.left.get(self.done).map_or(0, |piece| piece.iov_len)
+    }
+}
+
+// SAFETY: as above; the list of pieces itself lies on the heap too.
+unsafe impl IoVecBuf for Pieces {
+    fn read_iovec_ptr(&self) -> *const libc::iovec {
+        self.left[self.done..].as_ptr()
+    }
+
+    fn read_iovec_len(&self) -> usize {
+        (self.left.len() - self.done).min(PIECES_MAX)
+    }
+}

@@ -1,0 +1,237 @@
+//! A connection of this core, plain or inside TLS, as the exchange knows it.
+
+use std::{
+    cell::UnsafeCell,
+    future::Future,
+    io,
+    os::fd::{AsRawFd, RawFd},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use monoio::{
+    io::{AsyncReadRent, AsyncWriteRent},
+    net::TcpStream,
+};
+
+use super::{
+    buffers::{Behind, Pieces},
+    tls::Tls,
+    wheel::{Deadline, Wheel},
+};
+use crate::{
+    base::{
+        now::Now,
+        waiting::{Expiry, Waiting},
+    },
+    exchange::{
+        Outgoing,
+        seam::{Stir, Wire},
+    },
+};
+
+/// A TCP connection with its deadline and its watch.
+pub(super) struct Tcp {
+    // Dropped in this order: the watch's operation, the deadline, then the descriptor they speak of.
+    watch: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    deadline: Deadline,
+    io: Rc<UnsafeCell<TcpStream>>,
+    fd: RawFd,
+}
+
+impl Tcp {
+    pub(super) fn new(io: TcpStream, wheel: &Wheel) -> Self {
+        let fd = io.as_raw_fd();
+        // Small writes are whole events or answers; none is improved by waiting.
+        let _ = io.set_nodelay(true);
+        Self { watch: None, deadline: wheel.watch(fd), io: Rc::new(UnsafeCell::new(io)), fd }
+    }
+
+    #[expect(clippy::mut_from_ref, reason = "see SAFETY; monoio's own split halves do the same")]
+    fn io(&self) -> &mut TcpStream {
+        // SAFETY: monoio's read and write only clone the descriptor out of the stream before they first wait, and the
+        // watch borrows it shared and does the same. All of it is on one thread, and `Tcp`'s methods take `&mut self`,
+        // so no two of these short borrows overlap.
+        unsafe { &mut *self.io.get() }
+    }
+
+    /// Reads once behind `into`'s bytes.
+    pub(super) async fn read(&mut self, into: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        debug_assert!(into.capacity() > into.len(), "a read needs room, or its zero would mean an end");
+        let (read, Behind(buffer)) = self.io().read(Behind(into)).await;
+        (read, buffer)
+    }
+
+    /// Writes all pieces.
+    pub(super) async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
+        let mut pieces = Pieces::new(out);
+        while !pieces.is_done() {
+            let (written, rest) = if pieces.is_single() {
+                self.io().write(pieces).await
+            } else {
+                self.io().writev(pieces).await
+            };
+            pieces = rest;
+            match written {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), pieces.out),
+                Ok(written) => pieces.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (Err(error), pieces.out),
+            }
+        }
+        (Ok(()), pieces.out)
+    }
+
+    /// Ready once the socket is readable or has ended; the watch is kept between calls.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let io = &self.io;
+        let watch = self.watch.get_or_insert_with(|| {
+            let io = io.clone();
+            Box::pin(async move {
+                // SAFETY: a shared borrow that is not used after the first poll, see `Tcp::io`.
+                let io = unsafe { &*io.get() };
+                // An error is an end too, and the next read will say which.
+                let _ = io.readable(false).await;
+            })
+        });
+        std::task::ready!(watch.as_mut().poll(cx));
+        self.watch = None;
+        Poll::Ready(())
+    }
+
+    pub(super) fn rearm(&mut self) {
+        self.watch = None;
+    }
+
+    /// Looks at the socket without waiting and without taking anything.
+    pub(super) fn peek(&mut self) -> Stir {
+        peek(self.fd)
+    }
+
+    /// Waits until a connect is over, either way.
+    pub(super) async fn writable(&mut self) -> io::Result<()> {
+        self.io().writable(false).await
+    }
+
+    /// The socket's pending error, taken from it.
+    pub(super) fn take_error(&self) -> Option<io::Error> {
+        // SAFETY: the descriptor is open for as long as `self` is, and is only borrowed.
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.fd) };
+        socket2::SockRef::from(&fd).take_error().unwrap_or_else(Some)
+    }
+
+    pub(super) fn expire_at(&mut self, at: Now, why: Waiting) {
+        self.deadline.set(at, why);
+    }
+
+    pub(super) fn expired(&self) -> Option<Expiry> {
+        self.deadline.expired()
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Says FIN.
+    pub(super) fn end_writing(&mut self) {
+        shutdown(self.fd, libc::SHUT_WR);
+    }
+}
+
+/// One system call that neither waits nor consumes.
+pub(super) fn peek(fd: RawFd) -> Stir {
+    let mut byte = [0u8; 1];
+    // SAFETY: the pointer and length are those of a live array of one byte.
+    let got =
+        unsafe { libc::recv(fd, byte.as_mut_ptr().cast(), byte.len(), libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+    match got {
+        0 => Stir::Gone,
+        1.. => Stir::Bytes,
+        _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Stir::Nothing,
+        _ => Stir::Gone,
+    }
+}
+
+/// Ends one or both directions; errors mean that the connection has ended already.
+pub(super) fn shutdown(fd: RawFd, how: i32) {
+    // SAFETY: takes two integers; a stale descriptor cannot get here, because deadlines and wires forget theirs before
+    // it is closed.
+    unsafe { libc::shutdown(fd, how) };
+}
+
+/// A client's or an upstream's connection.
+pub(super) enum Stream {
+    Plain(Tcp),
+    Tls(Box<Tls>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &Tcp {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.tcp(),
+        }
+    }
+
+    fn tcp_mut(&mut self) -> &mut Tcp {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.tcp_mut(),
+        }
+    }
+}
+
+impl Wire for Stream {
+    async fn read(&mut self, into: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        match self {
+            Self::Plain(tcp) => tcp.read(into).await,
+            Self::Tls(tls) => tls.read(into).await,
+        }
+    }
+
+    async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
+        match self {
+            Self::Plain(tcp) => tcp.write(out).await,
+            Self::Tls(tls) => tls.write(out).await,
+        }
+    }
+
+    fn expire_at(&mut self, at: Now, why: Waiting) {
+        self.tcp_mut().expire_at(at, why);
+    }
+
+    fn expired(&self) -> Option<Expiry> {
+        self.tcp().expired()
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(tcp) => tcp.poll_readable(cx),
+            Self::Tls(tls) => tls.poll_readable(cx),
+        }
+    }
+
+    fn rearm(&mut self) {
+        self.tcp_mut().rearm();
+    }
+
+    fn peek(&mut self) -> Stir {
+        match self {
+            Self::Plain(tcp) => tcp.peek(),
+            Self::Tls(tls) => tls.peek(),
+        }
+    }
+
+    fn shutter(&self) -> impl FnOnce() + 'static {
+        let fd = self.tcp().fd();
+        move || shutdown(fd, libc::SHUT_RDWR)
+    }
+
+    async fn finish(&mut self) {
+        match self {
+            Self::Plain(tcp) => tcp.end_writing(),
+            Self::Tls(tls) => tls.finish().await,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Names that decide where a request goes or what it costs, and the names that are refused because they would.
+//!
+//! The rule behind both lists: the request that was authorised is the request that is sent. A key that an upstream could
+//! read as one of ours, or as an order to go elsewhere, is refused, never dropped, so that nobody believes it works.
+
+/// Keys this gateway, or an upstream, decides by. In another letter case they are refused: Go's `encoding/json` would
+/// read `Model` as `model`, and take the later of the two.
+pub(crate) const ROUTING_KEYS: [&str; 16] = [
+    "model",
+    "stream",
+    "stream_options",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "user",
+    "metadata",
+    "store",
+    "tools",
+    "service_tier",
+    "messages",
+    "background",
+    "previous_response_id",
+    "include_usage",
+];
+
+/// Keys with which some upstreams (proxies such as LiteLLM, aggregators such as OpenRouter) let the body choose another
+/// address, credential or model than the one that was authorised here.
+pub(crate) const REDIRECTING_KEYS: [&str; 13] = [
+    "api_base",            // another address
+    "base_url",            // another address
+    "api_key",             // another credential
+    "api_version",         // another interface at the address
+    "organization",        // another account to bill
+    "extra_headers",       // headers, thus any credential
+    "extra_body",          // merged into the body after we looked: could hold any of these
+    "proxy",               // another way out
+    "custom_llm_provider", // another provider
+    "models",              // other models to fall back to
+    "fallbacks",           // other models to fall back to
+    "model_list",          // other models with addresses and credentials of their own
+    "route",               // how to choose among them
+];
+
+/// Every key that starts so is an order to a LiteLLM proxy (callbacks, credentials, spending).
+const REDIRECTING_PREFIX: &str = "litellm_";
+
+/// The routing key that `key` is, or would be in another letter case.
+pub(crate) fn routing_key(key: &str) -> Option<&'static str> {
+    ROUTING_KEYS.into_iter().find(|name| folds_to(key, name))
+}
+
+/// The name, as we list it, of the redirecting key that `key` is in any letter case.
+pub(crate) fn redirects(key: &str) -> Option<&'static str> {
+    let prefixed =
+        || key.get(..REDIRECTING_PREFIX.len()).is_some_and(|start| folds_to(start, REDIRECTING_PREFIX));
+    REDIRECTING_KEYS
+        .into_iter()
+        .find(|name| folds_to(key, name))
+        .or_else(|| prefixed().then_some(REDIRECTING_PREFIX))
+}
+
+/// Whether `key` is `name` under simple case folding. Besides ASCII, two letters fold to one: Go knows them.
+fn folds_to(key: &str, name: &str) -> bool {
+    if key.len() == name.len() || key.is_ascii() {
+        return key.eq_ignore_ascii_case(name); // the two letters are longer than those they fold to
+    }
+    let fold = |letter| match letter {
+        'ſ' => 's',
+        '\u{212A}' => 'k', // the Kelvin sign
+        letter => letter.to_ascii_lowercase(),
+    };
+    key.chars().map(fold).eq(name.chars())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_routing_key_is_known_in_any_letter_case() {
+        for (key, name) in [
+            ("model", Some("model")),
+            ("MODEL", Some("model")),
+            ("\u{17F}tream", Some("stream")),
+            ("max_to\u{212A}ens", Some("max_tokens")),
+            ("N", Some("n")),
+            ("modèl", None),
+            ("models", None),
+            ("", None),
+        ] {
+            assert_eq!(routing_key(key), name, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_redirecting_key_is_known_in_any_letter_case() {
+        for (key, name) in [
+            ("api_base", Some("api_base")),
+            ("API_Key", Some("api_key")),
+            ("ba\u{17F}e_url", Some("base_url")),
+            ("litellm_call_id", Some("litellm_")),
+            ("LiteLLM_", Some("litellm_")),
+            ("litellm", None),
+            ("li\u{212A}", None),
+            ("éééééé", None),
+            ("input", None),
+        ] {
+            assert_eq!(redirects(key), name, "{key}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Reads what an upstream reports to have used, in any of the shapes that providers write it.
+//!
+//! Tolerant of names and places, since nothing is decided by it; but an upstream is not trusted: whatever it sends passes
+//! the strict scan before sonic-rs walks it.
+
+use memchr::memmem;
+use sonic_rs::{to_array_iter, to_object_iter};
+
+use super::scan;
+use crate::base::limits::{USAGE_TAIL_BYTES, USAGE_TRIES_MAX};
+
+/// Tokens as reported; `None` was not reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Usage {
+    pub prompt: Option<u64>,
+    pub completion: Option<u64>,
+    pub total: Option<u64>,
+    /// Prompt tokens that came from the provider's cache; part of `prompt`.
+    pub cached: Option<u64>,
+    /// Tokens thought and not shown; for most providers part of `completion`.
+    pub reasoning: Option<u64>,
+    pub audio_prompt: Option<u64>,
+    pub audio_completion: Option<u64>,
+}
+
+/// The usage in one JSON object of an upstream: an answer, or the data of one event.
+///
+/// The first of `usage`, `x_groq.usage`, `choices[0].usage`, `response.usage` that reports any number.
+pub fn find(json: &[u8]) -> Option<Usage> {
+    let text = scan::document(json).ok()?;
+    let [usage, x_groq, choices, response] = members(text, ["usage", "x_groq", "choices", "response"]);
+    usage
+        .and_then(read)
+        .or_else(|| nested(x_groq?))
+        .or_else(|| nested(to_array_iter(choices?).next()?.ok()?.as_raw_str()))
+        .or_else(|| nested(response?))
+}
+
+/// The last usage object in the end of a JSON answer that was too long to keep. `tail` may start anywhere in it.
+pub fn from_tail(tail: &[u8]) -> Option<Usage> {
+    let tail = &tail[tail.len().saturating_sub(USAGE_TAIL_BYTES)..];
+    // The needle never matches inside a string: there, its quotes are escaped.
+    let needle = memmem::FinderRev::new(b"\"usage\"");
+    needle.rfind_iter(tail).take(USAGE_TRIES_MAX).find_map(|at| {
+        let after = tail.get(at + needle.needle().len()..)?.trim_ascii_start().strip_prefix(b":")?;
+        let object = after.get(..scan::value(after, 0).ok()?)?;
+        read(scan::document(object).ok()?)
+    })
+}
+
+/// The usage member of an object.
+fn nested(object: &str) -> Option<Usage> {
+    let [usage] = members(object, ["usage"]);
+    usage.and_then(read)
+}
+
+/// A usage object; `None` if it is none, or reports nothing we know.
+fn read(object: &str) -> Option<Usage> {
+    let mut usage = Usage::default();
+    let [prompt, input, completion, output, total, cached, cache_hit, prompt_details, input_details] =
+        members(
+            object,
+            [
+                "prompt_tokens",
+                "input_tokens",
+                "completion_tokens",
+                "output_tokens",
+                "total_tokens",
+                "cached_tokens",
+                "prompt_cache_hit_tokens",
+                "prompt_tokens_details",
+                "input_tokens_details",
+            ],
+        );
+    let [completion_details, output_details] =
+        members(object, ["completion_tokens_details", "output_tokens_details"]);
+    usage.prompt = count(prompt).or_else(|| count(input));
+    usage.completion = count(completion).or_else(|| count(output));
+    usage.total = count(total);
+    if let Some(details) = prompt_details.or(input_details) {
+        let [cached, audio] = members(details, ["cached_tokens", "audio_tokens"]);
+        (usage.cached, usage.audio_prompt) = (count(cached), count(audio));
+    }
+    usage.cached = usage.cached.or_else(|| count(cache_hit)).or_else(|| count(cached));
+    if let Some(details) = completion_details.or(output_details) {
+        let [reasoning, audio] = members(details, ["reasoning_tokens", "audio_tokens"]);
+        (usage.reasoning, usage.audio_completion) = (count(reasoning), count(audio));
+    }
+    (usage != Usage::default()).then_some(usage)
+}
+
+fn count(value: Option<&str>) -> Option<u64> {
+    value?.parse().ok()
+}
+
+/// The raw values of the named members of `object`, which has passed the scan; `null` is as good as absent, and of
+/// equal names the last counts.
+fn members<'a, const N: usize>(object: &'a str, names: [&str; N]) -> [Option<&'a str>; N] {
+    let mut found = [None; N];
+    if !object.trim_ascii_start().starts_with('{') {
+        return found;
+    }
+    for (key, value) in to_object_iter(object).map_while(Result::ok) {
+        if let Some(index) = names.iter().position(|&name| name == key) {
+            found[index] = match value.as_raw_cow() {
+                std::borrow::Cow::Borrowed(raw) if raw != "null" => Some(raw),
+                _ => None,
+            };
+        }
+    }
+    found
+}
+
+/// Never panics, whatever an upstream sends.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzz_usage(data: &[u8]) {
+    if find(data).is_some() {
+        assert!(scan::document(data).is_ok());
+    }
+    from_tail(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::json::mutate;
+
+    const NONE: Usage = Usage {
+        prompt: None,
+        completion: None,
+        total: None,
+        cached: None,
+        reasoning: None,
+        audio_prompt: None,
+        audio_completion: None,
+    };
+    const THREE: Usage = Usage { prompt: Some(3), ..NONE };
+
+    #[track_caller]
+    fn check(json: &str, expect: Option<Usage>) {
+        assert_eq!(find(json.as_bytes()), expect, "{json}");
+    }
+
+    #[test]
+    fn every_provider_s_shape_is_read() {
+        check(
+            r#"{"id":"x","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":20,"total_tokens":30,
+                "prompt_tokens_details":{"cached_tokens":4,"audio_tokens":1},
+                "completion_tokens_details":{"reasoning_tokens":5,"audio_tokens":2}}}"#,
+            Some(Usage {
+                prompt: Some(10),
+                completion: Some(20),
+                total: Some(30),
+                cached: Some(4),
+                reasoning: Some(5),
+                audio_prompt: Some(1),
+                audio_completion: Some(2),
+            }),
+        );
+        check(
+            r#"{"type":"response.completed","response":{"output":[{}],"usage":{"input_tokens":10,"output_tokens":20,
+                "input_tokens_details":{"cached_tokens":4},"output_tokens_details":{"reasoning_tokens":5}}}}"#,
+            Some(Usage {
+                prompt: Some(10),
+                completion: Some(20),
+                cached: Some(4),
+                reasoning: Some(5),
+                ..NONE
+            }),
+        );
+        check(r#"{"usage":null,"x_groq":{"id":"x","usage":{"prompt_tokens":3}}}"#, Some(THREE));
+        check(r#"{"choices":[{"delta":{},"usage":{"prompt_tokens":3}},{}]}"#, Some(THREE));
+        check(
+            r#"{"usage":{"prompt_tokens":3,"prompt_cache_hit_tokens":2,"prompt_cache_miss_tokens":1}}"#,
+            Some(Usage { cached: Some(2), ..THREE }),
+        );
+        check(r#"{"usage":{"prompt_tokens":3,"cached_tokens":2}}"#, Some(Usage { cached: Some(2), ..THREE }));
+        check(
+            r#"{"usage":{"prompt_tokens":3,"prompt_tokens_details":null,"completion_tokens":null}}"#,
+            Some(THREE),
+        );
+    }
+
+    #[test]
+    fn the_places_are_tried_in_order() {
+        let four = r#"{"prompt_tokens":4}"#;
+        check(&format!(r#"{{"response":{{"usage":{four}}},"usage":{{"prompt_tokens":3}}}}"#), Some(THREE));
+        check(
+            &format!(r#"{{"choices":[{{"usage":{four}}}],"x_groq":{{"usage":{{"input_tokens":3}}}}}}"#),
+            Some(THREE),
+        );
+        check(
+            &format!(r#"{{"usage":{{}},"choices":[{{"usage":{{"prompt_tokens":3}}}}],"response":{four}}}"#),
+            Some(THREE),
+        );
+    }
+
+    #[test]
+    fn no_usage_is_none() {
+        for json in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#""usage""#,
+            r#"{"usage":null}"#,
+            r#"{"usage":{}}"#,
+            r#"{"usage":[]}"#,
+            r#"{"usage":{"type":"duration","seconds":3}}"#,
+            r#"{"usage":{"prompt_tokens":-1}}"#,
+            r#"{"usage":{"prompt_tokens":"3"}}"#,
+            r#"{"choices":[]}"#,
+            r#"{"choices":{},"response":[],"x_groq":7}"#,
+            r#"{"usage":{"prompt_tokens":3}"#,
+            r#"{"usage":{"prompt_tokens":99999999999999999999}}"#,
+            r#"{"x":{"usage":{"prompt_tokens":3}}}"#,
+        ] {
+            check(json, None);
+        }
+    }
+
+    #[test]
+    fn deep_nesting_of_an_upstream_is_refused_before_it_is_walked() {
+        for count in [129, 20_000, 1_000_000] {
+            check(&format!(r#"{{"usage":{}"#, "[".repeat(count)), None);
+            check(&format!(r#"{{"usage":{}"#, r#"{"usage":"#.repeat(count)), None);
+            assert_eq!(from_tail(format!(r#""usage":{}"#, "[".repeat(count)).as_bytes()), None);
+            assert_eq!(from_tail(r#""usage":{"a":["#.repeat(count).as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn a_tail_cut_anywhere_before_its_usage_gives_the_same() {
+        let answer = r#"{"choices":[{"message":{"content":"say \"usage\": {\"prompt_tokens\":9} 漢字"}}],"usage" :
+            {"prompt_tokens":3},"service_tier":"usage","x":{}}"#;
+        let usage_at = answer.find("\"usage\" :").expect("it is there");
+        for cut in 0..answer.len() {
+            let expect = (cut <= usage_at).then_some(THREE);
+            assert_eq!(from_tail(&answer.as_bytes()[cut..]), expect, "cut at {cut}");
+        }
+        for end in usage_at..answer.len() {
+            let whole = end > answer.find("},\"service").expect("it is there");
+            assert_eq!(from_tail(&answer.as_bytes()[..end]), whole.then_some(THREE), "ends at {end}");
+        }
+    }
+
+    #[test]
+    fn the_last_usage_of_a_tail_counts_and_only_the_tail_is_read() {
+        let tail = br#"{"usage":{"prompt_tokens":1}},{"usage":{"prompt_tokens":3},"usage":null}"#;
+        assert_eq!(from_tail(tail), Some(THREE));
+        let far = [&br#"{"usage":{"prompt_tokens":3}"#[..], &b" ".repeat(USAGE_TAIL_BYTES)].concat();
+        assert_eq!(from_tail(&far), None);
+    }
+
+    #[test]
+    fn mutated_reports_never_panic() {
+        let seeds: [&[u8]; 3] = [
+            br#"{"usage":{"prompt_tokens":10,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":4}}}"#,
+            br#"{"usage":null,"x_groq":{"usage":{"prompt_tokens":3}},"choices":[{"usage":{"input_tokens":1}}]}"#,
+            br#"{"response":{"usage":{"output_tokens":1,"output_tokens_details":{"reasoning_tokens":1}}}}"#,
+        ];
+        mutate::each(&seeds, 5_000, fuzz_usage);
+    }
+}
