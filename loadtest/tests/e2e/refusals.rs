@@ -1,6 +1,6 @@
 //! Every no has OpenAI's shape, the right status, and an id; what the provider's own refusal says passes through.
 
-use crate::support::{CANARY, Client, Gateway, Provider, Setup, chat, chat_body, model, post, script_name};
+use crate::support::{CANARY, Client, Gateway, Provider, Setup, chat, chat_body, model, post};
 
 /// A request, the status it gets, and the code in its error body.
 #[track_caller]
@@ -112,8 +112,7 @@ fn what_the_provider_refuses_passes_through() {
         for stream in [false, true] {
             let script = format!("sim,status={status}");
             let relayed = gateway.ask(chat(&script, stream)).expect(status);
-            let direct =
-                provider.ask(post("/v1/chat/completions", &chat_body(&script_name(&script), stream)));
+            let direct = provider.ask(post("/v1/chat/completions", &chat_body(&script, stream)));
             assert_eq!(relayed.text(), direct.text());
             relayed.refusal(status);
         }

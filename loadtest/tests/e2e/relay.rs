@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::support::{Ending, Gateway, Provider, chat, chat_body, post, script_name, until};
+use crate::support::{Ending, Gateway, Provider, chat, chat_body, post, until};
 
 #[test]
 fn the_bytes_of_events_are_the_providers() {
@@ -48,7 +48,7 @@ fn whole_answers_are_the_providers() {
     for size in [0, 1, 500, 16_384, 100_000, 3_000_000] {
         let script = format!("sim,size={size}");
         let answer = gateway.chat(&script).expect(200);
-        let direct = provider.ask(post("/v1/chat/completions", &chat_body(&script_name(&script), false)));
+        let direct = provider.ask(post("/v1/chat/completions", &chat_body(&script, false)));
         assert!(
             answer.body == direct.body,
             "{size}: {} bytes, direct {}",

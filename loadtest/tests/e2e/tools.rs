@@ -1,10 +1,10 @@
 //! The test tools themselves, in front of the simulated provider alone: a client that could not see a cut, or a provider
 //! that could not make one, would prove nothing.
 
-use crate::support::{Client, Ending, Provider, chat_body, post, script_name, until};
+use crate::support::{Client, Ending, Provider, chat_body, post, until};
 
 fn ask(provider: &Provider, script: &str, stream: bool) -> crate::support::Answer {
-    provider.ask(post("/v1/chat/completions", &chat_body(&script_name(script), stream)))
+    provider.ask(post("/v1/chat/completions", &chat_body(script, stream)))
 }
 
 #[test]
@@ -32,9 +32,7 @@ fn every_framing_has_the_same_body() {
     // An event has a fixed size with the model's name in it, so names of one length make the bodies comparable.
     for framing in ["lengthbody", "untilclose", "chunk=7", "split=1"] {
         let script = |word: &str| format!("t{},events=5,{word}", "x".repeat(20 - word.len()));
-        let text = |word: &str| {
-            ask(&provider, &script(word), true).text().replace(&script_name(&script(word)), "MODEL")
-        };
+        let text = |word: &str| ask(&provider, &script(word), true).text().replace(&script(word), "MODEL");
         assert_eq!(text(framing), text("gap=0"), "{framing}");
         assert!(text(framing).ends_with("data: [DONE]\n\n"));
     }
@@ -56,10 +54,7 @@ fn a_client_that_leaves_is_seen_to() {
     let provider = Provider::start();
     provider.expect_cancelled("named-left", |name| {
         let mut client = Client::connect(provider.address);
-        client.send(post(
-            "/v1/chat/completions",
-            &chat_body(&script_name(&format!("{name},ttft=60000")), false),
-        ));
+        client.send(post("/v1/chat/completions", &chat_body(&format!("{name},ttft=60000"), false)));
         provider.wait_for(name);
         Provider::now_ns()
     });

@@ -1,7 +1,7 @@
 //! What the provider receives: a head written from parsed fields, one model, and connections that are used again only
 //! when they are clean.
 
-use crate::support::{CANARY, Gateway, Provider, Setup, chat, chat_body, model, post, rounds, script_name};
+use crate::support::{CANARY, Gateway, Provider, Setup, chat, chat_body, model, post, rounds};
 
 #[test]
 fn the_head_is_written_and_not_copied() {
@@ -125,7 +125,7 @@ fn stray_bytes_close_a_connection() {
     let strays =
         (0..rounds()).map(|round| provider.only(&format!("named-extra-{round}x")).number("connection"));
     let strays: Vec<u64> = strays.collect();
-    for seen in provider.seen_as(&format!("\"{}\"", script_name("sim"))) {
+    for seen in provider.seen_as(&format!("\"{}\"", "sim")) {
         assert!(!strays.contains(&seen.number("connection")), "used again after stray bytes: {seen:?}");
     }
 }

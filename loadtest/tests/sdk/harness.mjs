@@ -27,12 +27,7 @@ export class World {
 
   /** A model whose name is the script that the simulated provider plays. */
   model(script) {
-    return this.prefix + this.script(script);
-  }
-
-  /** The same without the gateway's prefix. `,` and `=` are not among the characters of a model's name. */
-  script(words) {
-    return words.replaceAll(",", "+").replaceAll("=", ":");
+    return this.prefix + script;
   }
 
   chat(script, more = {}, options = {}) {
@@ -50,7 +45,7 @@ export class World {
    * which changes events; what it then removes is the event that holds nothing else.
    */
   async events(words) {
-    const ask = { model: this.script(words), messages: HELLO, stream: true, stream_options: { include_usage: true } };
+    const ask = { model: words, messages: HELLO, stream: true, stream_options: { include_usage: true } };
     const baseURL = `${this.providerURL}/v1`;
     const { body } = await this.raw("/chat/completions", { method: "POST", body: JSON.stringify(ask), baseURL });
     const text = body.toString("latin1");

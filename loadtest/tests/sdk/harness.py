@@ -55,12 +55,7 @@ class World:
 
     def model(self, script):
         """A model whose name is the script that the simulated provider plays."""
-        return self.prefix + self.script(script)
-
-    @staticmethod
-    def script(words):
-        """The same without the gateway's prefix. `,` and `=` are not among the characters of a model's name."""
-        return words.replace(",", "+").replace("=", ":")
+        return self.prefix + script
 
     def chat(self, script, **options):
         """One chat completion (or stream) in one line, as most cases need it."""
@@ -86,7 +81,7 @@ class World:
 
         The gateway does ask, which changes events; what it then removes is the event that holds nothing else.
         """
-        ask = {"model": self.script(words), "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
+        ask = {"model": words, "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
         body = self.raw("POST", "/chat/completions", json.dumps(ask), base_url=self.provider_url + "/v1")[2]
         end = next(end for end in [b"\r\n\r\n", b"\n\n"] if end in body)
         return end.join(event for event in body.split(end) if b'"choices":[]' not in event)

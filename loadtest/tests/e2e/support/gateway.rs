@@ -168,14 +168,9 @@ impl Drop for Gateway {
     }
 }
 
-/// The model that makes the simulated provider play a script, as clients name it: `sim,gap=5` is `sim/sim+gap:5`.
+/// The model that makes the simulated provider play a script, as clients name it.
 pub(crate) fn model(script: &str) -> String {
-    format!("sim/{}", script_name(script))
-}
-
-/// The same without the gateway's prefix. `,` and `=` are not among the characters of a model's name.
-pub(crate) fn script_name(script: &str) -> String {
-    script.replace(',', "+").replace('=', ":")
+    format!("sim/{script}")
 }
 
 pub(crate) fn chat_body(model: &str, stream: bool) -> String {

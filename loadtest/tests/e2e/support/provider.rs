@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ringway_load::clock::now_ns;
 use serde_json::Value;
 
-use super::{CANCEL_MAX, Client, Program, chat_body, post, script_name, until};
+use super::{CANCEL_MAX, Client, Program, chat_body, post, until};
 
 pub(crate) struct Provider {
     pub(crate) address: SocketAddr,
@@ -41,7 +41,7 @@ impl Provider {
     /// The gateway does ask, which changes events; what it then removes is the event that holds nothing else.
     #[track_caller]
     pub(crate) fn events(&self, script: &str) -> String {
-        let body = chat_body(&script_name(script), true);
+        let body = chat_body(script, true);
         let body =
             body.replace("\"stream\":true", "\"stream\":true,\"stream_options\":{\"include_usage\":true}");
         let text = self.ask(post("/v1/chat/completions", &body)).text();
