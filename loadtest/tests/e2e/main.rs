@@ -1,0 +1,17 @@
+//! End to end: the real binaries, driven over loopback by plain blocking sockets.
+//!
+//! Each test starts a gateway of its own on a loopback address of its own, in front of a simulated provider of its own;
+//! both end with the test. `RINGWAY_TEST_BACKEND` (`io_uring` unless said otherwise, or `epoll`) is the backend that
+//! every gateway is told to use, and that every shard must then report on `/metrics`.
+
+mod http1;
+mod lifecycle;
+mod limits;
+mod refusals;
+mod relay;
+mod reload;
+mod smuggling;
+mod support;
+mod tls;
+mod tools;
+mod upstream;

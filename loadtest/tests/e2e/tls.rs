@@ -1,0 +1,196 @@
+//! The TLS listener: the same exchanges under it, and handshakes that are slow, odd or not TLS at all.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
+    pki_types::ServerName, version,
+};
+
+use crate::support::{Client, Ending, Gateway, Provider, Setup, chat, own_address};
+
+/// A gateway with a TLS listener, and what a client needs to trust it.
+struct Secured {
+    provider: Provider,
+    gateway: Gateway,
+    roots: Arc<RootCertStore>,
+    files: [PathBuf; 2],
+}
+
+impl Secured {
+    fn start() -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
+            .expect("a certificate can be made");
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("it is well-formed");
+        let name = own_address();
+        let files =
+            ["cert", "key"].map(|kind| std::env::temp_dir().join(format!("ringway-e2e-{name}.{kind}")));
+        fs::write(&files[0], made.cert.pem()).expect("a temporary file can be written");
+        fs::write(&files[1], made.signing_key.serialize_pem()).expect("a temporary file can be written");
+        let [cert, key] = files.each_ref().map(|file| file.display());
+        let setup = Setup {
+            server: format!("tls_listen = [\"HOST:8443\"]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}\n"),
+            limits: "handshake_secs = 1\n".into(),
+            ..Setup::default()
+        };
+        let provider = Provider::start();
+        let gateway = Gateway::with(&provider, &setup);
+        Self { provider, gateway, roots: Arc::new(roots), files }
+    }
+
+    fn config(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+        let builder = ClientConfig::builder_with_protocol_versions(versions);
+        let mut config = builder.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
+    fn plain(&self) -> Client {
+        let mut address = self.gateway.address;
+        address.set_port(8443);
+        Client::connect(address)
+    }
+
+    fn client(&self, config: &Arc<ClientConfig>) -> Client {
+        self.plain().with_tls(session(config))
+    }
+}
+
+impl Drop for Secured {
+    fn drop(&mut self) {
+        for file in &self.files {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+fn session(config: &Arc<ClientConfig>) -> ClientConnection {
+    let name = ServerName::try_from("localhost").expect("a name");
+    ClientConnection::new(Arc::clone(config), name).expect("a session can be made")
+}
+
+#[test]
+fn both_versions_of_tls_are_served() {
+    let secured = Secured::start();
+    for (version, expect) in
+        [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)]
+    {
+        let config = secured.config(&[version]);
+        let mut client = secured.client(&config);
+        for _ in 0..3 {
+            client.ask(chat("sim", false)).expect(200);
+            let stream = client.ask(chat("sim,events=20,split=7", true)).expect(200);
+            assert!(stream.ending == Ending::Whole && stream.text().ends_with("data: [DONE]\n\n"));
+        }
+        let session = client.session().expect("a session");
+        assert_eq!(session.protocol_version(), Some(expect));
+        assert_eq!(session.alpn_protocol(), Some(&b"http/1.1"[..]));
+    }
+    // The plain listener serves as before.
+    secured.gateway.chat("sim").expect(200);
+}
+
+#[test]
+fn sessions_are_resumed() {
+    let secured = Secured::start();
+    for version in [&version::TLS12, &version::TLS13] {
+        let config = secured.config(&[version]);
+        let kinds = [(); 3].map(|()| {
+            let mut client = secured.client(&config);
+            client.ask(chat("sim", false)).expect(200);
+            client.session().and_then(|session| session.handshake_kind())
+        });
+        assert_eq!(kinds[0], Some(HandshakeKind::Full));
+        assert_eq!(kinds[1..], [Some(HandshakeKind::Resumed); 2]);
+    }
+}
+
+#[test]
+fn a_handshake_may_arrive_byte_by_byte() {
+    let secured = Secured::start();
+    let config = secured.config(&[&version::TLS13]);
+    let mut session = session(&config);
+    let mut hello = Vec::new();
+    session.write_tls(&mut hello).expect("into memory");
+    let mut client = secured.plain();
+    for byte in hello {
+        client.send([byte]);
+    }
+    client.with_tls(session).ask(chat("sim", false)).expect(200);
+}
+
+#[test]
+fn what_is_not_tls_is_closed_and_harms_nobody() {
+    let secured = Secured::start();
+    for bytes in [
+        &b"GET /v1/models HTTP/1.1\r\nHost: g\r\n\r\n"[..],
+        &[0x16, 3, 1, 0xff, 0xff, 1],
+        &[0; 100],
+        &[0xff; 20_000],
+    ] {
+        let mut client = secured.plain();
+        client.offer(bytes);
+        client.expect_end();
+    }
+    secured.client(&secured.config(&[&version::TLS13])).ask(chat("sim", false)).expect(200);
+}
+
+#[test]
+fn a_handshake_that_stalls_is_ended() {
+    let secured = Secured::start();
+    secured.plain().expect_end();
+    let mut hello = Vec::new();
+    session(&secured.config(&[&version::TLS13])).write_tls(&mut hello).expect("into memory");
+    let mut client = secured.plain();
+    client.send(&hello[..hello.len() / 2]);
+    client.expect_end();
+}
+
+#[test]
+fn a_large_body_passes_both_ways() {
+    let secured = Secured::start();
+    let mut client = secured.client(&secured.config(&[&version::TLS13]));
+    let filler = "x".repeat(2 << 20);
+    let body = format!(
+        r#"{{"model":"{}","messages":[{{"role":"user","content":"{filler}"}}]}}"#,
+        crate::support::model("sim,size=2000000")
+    );
+    let answer = client.ask(crate::support::post("/v1/chat/completions", &body)).expect(200);
+    assert!(answer.ending == Ending::Whole && answer.body.len() >= 2_000_000, "{}", answer.body.len());
+}
+
+#[test]
+fn leaving_cancels_upstream_with_and_without_a_goodbye() {
+    let secured = Secured::start();
+    let config = secured.config(&[&version::TLS13]);
+    for (name, goodbye) in [("named-polite", true), ("named-abrupt", false)] {
+        // With a goodbye the connection below stays until the provider has seen it: FIN is not what tells.
+        let mut kept = Vec::new();
+        secured.provider.expect_cancelled(name, |name| {
+            let mut client = secured.client(&config);
+            client.send(chat(&format!("{name},events=100000,gap=5"), true));
+            assert_eq!(client.head().status, 200);
+            client.some_chunks(100);
+            let left_ns = Provider::now_ns();
+            if goodbye {
+                client.say_goodbye();
+                kept.push(client);
+            }
+            left_ns
+        });
+    }
+}
+
+#[test]
+fn a_lost_stream_ends_without_a_last_chunk() {
+    let secured = Secured::start();
+    let mut client = secured.client(&secured.config(&[&version::TLS13]));
+    let answer = client.ask(chat("sim,events=50,cut=1000", true)).expect(200);
+    assert_ne!(answer.ending, Ending::Whole);
+    assert!(
+        answer.text().contains("upstream_interrupted") && !answer.text().contains("[DONE]"),
+        "{}",
+        answer.text()
+    );
+}
