@@ -42,14 +42,16 @@ pub(super) fn demo(listen: SocketAddr, choice: Choice) -> ExitCode {
 }
 
 fn welcome(gateway: SocketAddr, provider: SocketAddr) -> String {
+    // On one line, so that it can be copied with a double click or run by a script.
+    let body = r#"{"model":"sim/hello","stream":true,"messages":[{"role":"user","content":"Hello!"}]}"#;
+    let json = "content-type: application/json";
     format!(
         r#"Ringway serves http://{gateway}/v1 in front of a simulated provider at http://{provider}/v1.
 Nothing leaves this machine, and no key is needed. Ctrl-C drains and ends it.
 
 Stream a chat:
 
-  curl -N http://{gateway}/v1/chat/completions -H 'content-type: application/json' \
-    -d '{{"model":"sim/hello","stream":true,"messages":[{{"role":"user","content":"Hello!"}}]}}'
+  curl -N http://{gateway}/v1/chat/completions -H '{json}' -d '{body}'
 
 Python:
 

@@ -43,7 +43,7 @@
 //! key = …                      # the profile's environment variable
 //! keys = [{ name = …, key = … }]  # instead of `key`
 //! auth = …                     # the profile's; "bearer", "none" or a header field such as "api-key"
-//! inject_usage = …             # the profile's; otherwise false
+//! inject_usage = …             # the profile's; otherwise true
 //! allow_private = false        # may be reached at a private address
 //! allow_http = false           # may be reached without TLS although it is on another machine
 //! ca_file = …                  # PEM file of CA certificates trusted besides the public ones

@@ -74,7 +74,8 @@ pub(super) fn provider(
         dial,
         base_path: url.path.into(),
         keys: keys?,
-        inject_usage: inject.unwrap_or_else(|| profile.is_some_and(|(_, profile)| profile.inject_usage)),
+        // A provider of one's own is taken for one that speaks today's API.
+        inject_usage: inject.unwrap_or_else(|| profile.is_none_or(|(_, profile)| profile.inject_usage)),
         reasoning_apart: profile.is_some_and(|(_, profile)| profile.reasoning == Reasoning::Beside),
         private: allow_private || local,
         ca: match ca {

@@ -102,7 +102,7 @@ base_url = "http://127.0.0.1:9000/v1"
     let (_, local) = snapshot.provider("local").expect("there");
     assert_eq!((local.tls, &*local.authority, local.port), (false, "127.0.0.1:9000", 9000));
     assert_eq!(local.dial, Dial::Address("127.0.0.1".parse().expect("address")));
-    assert!(local.private && !local.inject_usage);
+    assert!(local.private && local.inject_usage);
     assert!(local.keys[0].line.expose().is_empty());
 }
 

@@ -145,6 +145,7 @@ async fn exchange<'s, W: World>(
 
     let answer = attempt::answer(world, client, snapshot, target, &mut request, &ask, record).await?;
     record.phases.first_byte = Some(world.now());
+    facts.stays &= !world.draining();
     let watch = ask.watch(target.provider.inject_usage);
     // The body is not needed again once an answer has come, and its room is.
     drop(request);

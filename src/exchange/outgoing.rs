@@ -92,6 +92,7 @@ mod tests {
         let buffer = Vec::with_capacity(64);
         let address = buffer.as_ptr();
         let index = out.push_all(buffer);
-        assert_eq!(out.take(index).as_ptr(), address);
+        let back = out.take(index);
+        assert_eq!(back.as_ptr(), address);
     }
 }

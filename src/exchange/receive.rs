@@ -68,6 +68,10 @@ pub(super) async fn head<W: World>(
         match scan.request(&buffer, bounds) {
             Ok(Some(head)) => {
                 let body = Span::new(head.bytes, head.bytes);
+                if head.framing == Framing::None {
+                    // What lies behind it is the next request already.
+                    client.carry = buffer.split_off(head.bytes);
+                }
                 return Ok(Request { buffer, head: Box::new(head), body, hold: world.local().budget.hold() });
             }
             Ok(None) => {}
@@ -97,7 +101,7 @@ pub(super) async fn body<W: World>(
     limits: &Limits,
 ) -> Result<(), Stop> {
     match request.head.framing {
-        Framing::None => client.carry = request.buffer.split_off(request.head.bytes),
+        Framing::None => {}
         Framing::Length(length) => {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             if length > limits.body_bytes {
@@ -169,7 +173,9 @@ async fn chunked_body<W: World>(
             match step {
                 Step::Payload(range) => {
                     end += range.len();
-                    if end - start > limits.body_bytes {
+                    // A chunk that announces too much is refused before it comes.
+                    let announced = usize::try_from(chunked.in_payload_remaining()).unwrap_or(usize::MAX);
+                    if (end - start).saturating_add(announced) > limits.body_bytes {
                         return Err(Stop::Refused(Refusal::BodyTooLarge { bytes_max: limits.body_bytes }));
                     }
                     request.buffer.copy_within(range.clone(), end - range.len());

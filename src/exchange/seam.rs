@@ -41,7 +41,8 @@ pub trait Wire {
     /// Writes every piece, in order, and gives the buffers back.
     async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing);
 
-    /// From now on no operation of this wire outlasts `at`: the wire is shut then, and [`Wire::expired`] says why.
+    /// From now on no operation of this wire outlasts `at`: the wire is shut then, and [`Wire::expired`] says why. While
+    /// waiting for a request ([`Waiting::Head`], [`Waiting::Body`]) only its reading side is, so that the peer can be told.
     fn expire_at(&mut self, at: Now, why: Waiting);
 
     /// Whether, and how, a deadline has ended this wire.

@@ -150,7 +150,7 @@ fn a_deadline_ends_a_read_and_loses_nothing() {
             let (wheel, clock) = (wheel.clone(), clock.clone());
             async move {
                 ring::sleep(Duration::from_millis(60)).await;
-                wheel.turn(clock.now(), |fd| stream::shutdown(fd, libc::SHUT_RDWR));
+                wheel.turn(clock.now(), stream::expire);
             }
         };
         guard::spawn(turner, || {});
@@ -259,7 +259,7 @@ fn a_connect_that_nobody_answers_ends_by_its_deadline() {
             let wheel = wheel.clone();
             async move {
                 ring::sleep(Duration::from_millis(60)).await;
-                wheel.turn(clock.now(), |fd| stream::shutdown(fd, libc::SHUT_RDWR));
+                wheel.turn(clock.now(), stream::expire);
             }
         };
         guard::spawn(turner, || {});

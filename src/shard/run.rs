@@ -170,7 +170,7 @@ impl Shard {
             vitals.beat(now);
             vitals.set_connections(self.connections.get() as u64);
             vitals.set_buffered_bytes(self.local.budget.used() as u64);
-            self.wheel.turn(now, |fd| stream::shutdown(fd, libc::SHUT_RDWR));
+            self.wheel.turn(now, stream::expire);
             self.take_up_news();
             if now >= sheet_due {
                 sheet_due = now + limits::SHEET_INTERVAL;

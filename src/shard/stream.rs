@@ -160,6 +160,13 @@ pub(super) fn shutdown(fd: RawFd, how: i32) {
     unsafe { libc::shutdown(fd, how) };
 }
 
+/// Ends a socket whose time is over. One whose peer owed us its request is only not read from any more: it is to be
+/// told why.
+pub(super) fn expire(fd: RawFd, why: Waiting) {
+    let owed_a_request = matches!(why, Waiting::Head | Waiting::Body);
+    shutdown(fd, if owed_a_request { libc::SHUT_RD } else { libc::SHUT_RDWR });
+}
+
 /// A client's or an upstream's connection.
 pub(super) enum Stream {
     Plain(Tcp),

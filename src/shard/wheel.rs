@@ -71,8 +71,8 @@ impl Wheel {
         Deadline { wheel: self.clone(), timer }
     }
 
-    /// Turns up to `now` and gives each socket whose time is over to `shut`.
-    pub(super) fn turn(&self, now: Now, mut shut: impl FnMut(RawFd)) {
+    /// Turns up to `now` and gives each socket whose time is over to `shut`, with what was waited for.
+    pub(super) fn turn(&self, now: Now, mut shut: impl FnMut(RawFd, Waiting)) {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
         if state.slots.is_empty() {
@@ -93,7 +93,7 @@ impl Wheel {
                     state.file(filed.timer);
                 } else if timer.expired.is_none() {
                     timer.expired = Some(Expiry::Late(timer.why));
-                    shut(timer.fd);
+                    shut(timer.fd, timer.why);
                 }
             }
             // Keeps the slot's allocation, unless it was refilled meanwhile.
@@ -187,7 +187,7 @@ mod tests {
 
     fn turn(wheel: &Wheel, now: Now) -> Vec<RawFd> {
         let mut shut = Vec::new();
-        wheel.turn(now, |fd| shut.push(fd));
+        wheel.turn(now, |fd, _| shut.push(fd));
         shut.sort_unstable();
         shut
     }

@@ -158,7 +158,7 @@ fn ends_that_are_whole_and_ends_that_are_not() {
     let finished = gateway.stream("sim,events=5,nodone").expect(200);
     assert_eq!(finished.ending, Ending::Whole);
     assert_eq!(finished.text(), provider.events("sim,events=5,nodone"));
-    let unfinished = gateway.stream("sim,events=5,nodone,nofinish").expect(200);
+    let unfinished = gateway.stream("sim,events=5,gap=20,nodone,nofinish").expect(200);
     assert_eq!(unfinished.ending, Ending::Cut);
     assert!(unfinished.text().contains("upstream_interrupted"), "{}", unfinished.text());
     let failed = gateway.stream("sim,events=5,errorevent").expect(200);

@@ -24,7 +24,7 @@ fn a_bad_file_changes_nothing() {
     let mut gateway = Gateway::start(&provider);
     let good = gateway.read_config();
     for (bad, word) in
-        [("[server\n", "line"), ("\n[serve]\ncores = 1\n", "serve"), ("\n[[provider]]\nname = 5\n", "name")]
+        [("[server\n", "TOML"), ("\n[serve]\ncores = 1\n", "serve"), ("\n[[provider]]\nname = 5\n", "name")]
     {
         gateway.write_config(&format!("{good}{bad}"));
         gateway.program.signal("HUP");

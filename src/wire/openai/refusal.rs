@@ -127,7 +127,8 @@ pub enum WaitingFor {
 ///
 /// The OpenAI SDKs try 408, 409, 429 and every 5xx twice more by themselves, so `x-should-retry` is said only where they
 /// would do the wrong thing: `false` on such a status where a second try can't help; `true` beside a wait that they honour.
-/// Nothing is said on 408: a stalled network is exactly what a second try is for. No other 4xx needs a word.
+/// Nothing is said on 408: a stalled network is exactly what a second try is for. Every other 4xx of ours says `false`:
+/// the same request would be refused again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Retry {
     /// `x-should-retry`.
@@ -201,6 +202,11 @@ impl Refusal {
             | Self::NoProviderKey { .. }
             | Self::UpstreamAuth { .. }
             | Self::UpstreamRedirect { .. } => Retry { should_retry: Some(false), retry_after_ms: None },
+            // What the client sent will be refused again; clients other than the SDKs may not know which statuses those are.
+            Self::UpstreamError { .. } => Retry::default(),
+            refusal if matches!(refusal.class().status, 400..=407 | 409..=499) => {
+                Retry { should_retry: Some(false), retry_after_ms: None }
+            }
             _ => Retry::default(),
         }
     }
@@ -504,7 +510,8 @@ mod tests {
         for refusal in every() {
             let Class { status, .. } = refusal.class();
             let tried_again = matches!(status, 408 | 409 | 429 | 500..);
-            assert!(tried_again || refusal.retry() == Retry::default(), "{refusal:?}");
+            let theirs = matches!(refusal, Refusal::UpstreamError { .. });
+            assert!(tried_again || theirs || refusal.retry().should_retry == Some(false), "{refusal:?}");
         }
     }
 

@@ -203,9 +203,9 @@ fn a_handshake_ends_at_its_deadline_on_either_side() {
             async |mut tcp, wheel| {
                 tcp.expire_at(Now(1), Waiting::Handshake);
                 // Runs when the handshake first waits.
-                monoio::spawn(
-                    async move { wheel.turn(Now(1_000_000_000), |fd| shutdown(fd, libc::SHUT_RDWR)) },
-                );
+                monoio::spawn(async move {
+                    wheel.turn(Now(1_000_000_000), |fd, _| shutdown(fd, libc::SHUT_RDWR))
+                });
                 if client {
                     let unsecured = Tls::connect(tcp, our_client(), name("localhost")).await.err();
                     let late = Expiry::Late(Waiting::Handshake);
@@ -230,7 +230,9 @@ fn a_deadline_ends_a_read_and_says_so() {
         async |tcp, wheel| {
             let mut tls = accept(tcp).await;
             tls.tcp_mut().expire_at(Now(1), Waiting::Idle);
-            monoio::spawn(async move { wheel.turn(Now(1_000_000_000), |fd| shutdown(fd, libc::SHUT_RDWR)) });
+            monoio::spawn(
+                async move { wheel.turn(Now(1_000_000_000), |fd, _| shutdown(fd, libc::SHUT_RDWR)) },
+            );
             poll_fn(|cx| tls.poll_readable(cx)).await;
             assert_eq!(tls.peek(), Stir::Gone);
             assert_eq!(read(&mut tls).await.expect_err("an end").kind(), io::ErrorKind::UnexpectedEof);
