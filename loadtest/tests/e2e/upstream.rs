@@ -122,11 +122,14 @@ fn stray_bytes_close_a_connection() {
         let next = client.ask(chat("sim", false)).expect(200);
         assert!(next.json()["choices"].is_array(), "{}", next.text());
     }
-    let strays =
-        (0..rounds()).map(|round| provider.only(&format!("named-extra-{round}x")).number("connection"));
-    let strays: Vec<u64> = strays.collect();
-    for seen in provider.seen_as(&format!("\"{}\"", "sim")) {
-        assert!(!strays.contains(&seen.number("connection")), "used again after stray bytes: {seen:?}");
+    let last: Vec<(u64, u64)> = (0..rounds())
+        .map(|round| provider.only(&format!("named-extra-{round}x")))
+        .map(|seen| (seen.number("connection"), seen.number("request_on_connection")))
+        .collect();
+    for seen in provider.seen_as("model") {
+        let (connection, request) = (seen.number("connection"), seen.number("request_on_connection"));
+        let stray = last.iter().find(|(stray, last)| *stray == connection && request > *last);
+        assert_eq!(stray, None, "used again after stray bytes: {seen:?}");
     }
 }
 
