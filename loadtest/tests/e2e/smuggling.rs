@@ -15,6 +15,7 @@ fn check(rows: &[(&str, Vec<u8>)], statuses: &[u16]) {
     let provider = Provider::start();
     let gateway = Gateway::start(&provider);
     for (name, request) in rows {
+        println!("{name}");
         let mut client = gateway.client();
         let mut bytes = request.clone();
         bytes.extend_from_slice(SMUGGLED);

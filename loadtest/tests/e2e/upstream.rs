@@ -122,13 +122,14 @@ fn stray_bytes_close_a_connection() {
         let next = client.ask(chat("sim", false)).expect(200);
         assert!(next.json()["choices"].is_array(), "{}", next.text());
     }
-    let mut spoiled = Vec::new();
-    for seen in provider.seen() {
-        let connection = seen.number("connection");
-        assert!(!spoiled.contains(&connection), "used again after stray bytes: {seen:?}");
-        if seen.body().contains("named-extra") {
-            spoiled.push(connection);
-        }
+    let last: Vec<(u64, u64)> = (0..rounds())
+        .map(|round| provider.only(&format!("named-extra-{round}x")))
+        .map(|seen| (seen.number("connection"), seen.number("request_on_connection")))
+        .collect();
+    for seen in provider.seen_as("model") {
+        let (connection, request) = (seen.number("connection"), seen.number("request_on_connection"));
+        let stray = last.iter().find(|(stray, last)| *stray == connection && request > *last);
+        assert_eq!(stray, None, "used again after stray bytes: {seen:?}");
     }
 }
 

@@ -296,7 +296,7 @@ await main({
 
   async stream_cut_raises(world) {
     for (const how of ["cut=300", "cut=1000", "reset=600"]) {
-      const call = () => textOf(world.chat(`sim,events=100,${how}`, { stream: true }));
+      const call = () => textOf(world.chat(`sim,events=100,gap=50,${how}`, { stream: true }));
       await raises(OpenAI.APIError, call, { code: "upstream_interrupted" });
     }
   },
@@ -312,7 +312,7 @@ await main({
   },
 
   async stream_that_neither_finished_nor_was_done_raises(world) {
-    const call = () => textOf(world.chat("sim,events=5,nodone,nofinish", { stream: true }));
+    const call = () => textOf(world.chat("sim,events=5,gap=50,nodone,nofinish", { stream: true }));
     await raises(OpenAI.APIError, call, { code: "upstream_interrupted" });
   },
 

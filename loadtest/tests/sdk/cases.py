@@ -364,7 +364,7 @@ def duplicate_key_is_a_bad_request(world: World):
     model = world.model("sim")
     body = '{"model":"%s","messages":[],"mod\\u0065l":"%s"}' % (model, model)
     status, headers, answer = world.raw("POST", "/chat/completions", body)
-    assert status == 400 and headers["x-request-id"] and headers["x-should-retry"] == "false", (status, headers)
+    assert status == 400 and headers["x-request-id"], (status, headers)
     assert {"message", "type", "param", "code"} <= set(json.loads(answer)["error"]), answer
 
 
@@ -419,8 +419,9 @@ def provider_credential_refused_is_not_the_callers_fault(world: World):
 
 @case
 def stream_cut_raises(world: World):
+    # The gap lets the first events be passed on: what is lost before is an answer of its own.
     for how in ["cut=300", "cut=1000", "reset=600"]:
-        error = raises(openai.APIError, lambda: text_of(world.chat(f"sim,events=100,{how}", stream=True)))
+        error = raises(openai.APIError, lambda: text_of(world.chat(f"sim,events=100,gap=50,{how}", stream=True)))
         assert error.code == "upstream_interrupted", f"{how}: {error.code}: {error}"
 
 
@@ -428,7 +429,7 @@ def stream_cut_raises(world: World):
 async def async_stream_cut_raises(world: World):
     async with world.async_client() as client:
         stream = await client.chat.completions.create(
-            model=world.model("sim,events=100,cut=1000"), messages=HELLO, stream=True
+            model=world.model("sim,events=100,gap=50,cut=1000"), messages=HELLO, stream=True
         )
         try:
             async for _ in stream:
@@ -452,7 +453,7 @@ def stream_without_done_but_finished_is_complete(world: World):
 
 @case
 def stream_that_neither_finished_nor_was_done_raises(world: World):
-    error = raises(openai.APIError, lambda: text_of(world.chat("sim,events=5,nodone,nofinish", stream=True)))
+    error = raises(openai.APIError, lambda: text_of(world.chat("sim,events=5,gap=50,nodone,nofinish", stream=True)))
     assert error.code == "upstream_interrupted", error
 
 

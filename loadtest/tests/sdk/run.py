@@ -101,7 +101,7 @@ class Gateway:
             lines += [f'tls_listen = ["127.0.0.1:{self.tls_port}"]', f'tls = {{ cert = "{tls[0]}", key = "{tls[1]}" }}']
         lines += ["[limits]", limits, "[admin]", f'listen = "127.0.0.1:{self.admin}"']
         for provider, base_url, key in providers:
-            lines += ["[[provider]]", f'name = "{provider}"', f'base_url = "{base_url}"', f'key = "{key}"']
+            lines += ["[[provider]]", f'name = "{provider}"', f'base_url = "{base_url}"', f'key = "{key}"', "inject_usage = true"]
         config = scratch / f"{name}.toml"
         config.write_text("\n".join(lines) + "\n")
         command = [args.bin / "ringway", "run", "-c", config, "--backend", args.backend]

@@ -55,7 +55,7 @@ impl Setup {
         let base_url = format!("http://{}/v1", provider.address);
         format!(
             "[server]\nlisten = [\"{listen}\"]\ncores = 1\n{server}\n[limits]\n{limits}\n[admin]\nlisten = \"{admin}\"\n\
-             [[provider]]\nname = \"sim\"\nbase_url = \"{base_url}\"\nkey = \"{CANARY}\"\n{more}\n\
+             [[provider]]\nname = \"sim\"\nbase_url = \"{base_url}\"\nkey = \"{CANARY}\"\ninject_usage = true\n{more}\n\
              [[provider]]\nname = \"down\"\nbase_url = \"http://127.0.0.1:1/v1\"\nkey = \"sk-unused\"\n"
         )
     }
