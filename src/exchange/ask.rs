@@ -52,7 +52,7 @@ impl Ask {
             }
             Body::Multipart => {
                 let bad = |bad: multipart::BadMultipart| Refusal::BadBody {
-                    message: bad.reason().into(),
+                    message: bad.reason(),
                     param: bad.param().map(Cow::Borrowed),
                     code: bad.code(),
                 };

@@ -168,7 +168,7 @@ fn keep_tail(tail: &mut Vec<u8>, payload: &[u8]) {
 }
 
 fn tokens(usage: Option<Usage>, reasoning_apart: bool) -> Tokens {
-    usage.map_or(Tokens::default(), |usage| {
+    usage.map_or_else(Tokens::default, |usage| {
         let apart = usage.reasoning.filter(|_| reasoning_apart).unwrap_or(0);
         Tokens {
             prompt: usage.prompt,

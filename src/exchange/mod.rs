@@ -2,7 +2,7 @@
 //!
 //! It knows no runtime, only a seam ([`seam::World`], [`seam::Wire`]). No step calls back into an earlier one; the single
 //! loop is over the attempts. What may not be is a [`Refusal`], what the world failed at is a [`Failure`], and both are
-//! shown to the client in one place, [`reply`].
+//! shown to the client in one place, `reply`.
 
 mod ask;
 mod attempt;
@@ -215,7 +215,8 @@ async fn conclude<W: World>(
 
 /// Says FIN, then reads and discards what the client still sends, so that our last words reach it and not a reset.
 async fn linger<W: World>(world: &W, client: &mut Client<W::Wire>) {
-    client.wire.expire_at(world.now() + limits::LINGER_TIME, Waiting::Linger);
+    let until = world.now() + limits::LINGER_TIME;
+    client.wire.expire_at(until, Waiting::Linger);
     client.wire.finish().await;
     let mut discarded = 0;
     let mut buffer = world.local().buffer();
@@ -229,6 +230,10 @@ async fn linger<W: World>(world: &W, client: &mut Client<W::Wire>) {
         }
     }
     world.local().recycle(buffer);
+    if discarded >= limits::LINGER_BYTES_MAX {
+        // No more is read of it, but a close now would be a reset that overtakes our answer: it gets its time.
+        world.sleep_until(until).await;
+    }
 }
 
 fn note_head<W: World>(world: &W, request: &Request, facts: &mut Facts<'_>) {

@@ -68,7 +68,7 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
     for field in &head.fields {
         let name = field.name.of(bytes);
         let is_kept = |kept: &&str| kept.len() == name.len() && kept.as_bytes().eq_ignore_ascii_case(name);
-        let stays = KEPT_BACK.iter().any(|kept| is_kept(&kept))
+        let stays = KEPT_BACK.iter().any(is_kept)
             || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
         if let Some(value) = HeaderSafe::new(field.value.of(bytes))
             && !stays

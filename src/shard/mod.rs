@@ -1,9 +1,9 @@
 //! One core's world: its ring, its listeners, its timers. monoio and io_uring live here and nowhere else.
 //!
-//! Rules that monoio 0.2.4 forces on this folder, each held by a test in `rules.rs`:
-//! 1. no future that wakes itself; 2. every spawned task guarded against panics; 3. no read or accept dropped in flight;
-//! 4. no runtime dropped with operations in flight; 5. connect by address only, never by name; 6. the real ring is
-//! tried with its flags, by ladder; 7. a heartbeat per core, watched from outside; 8. no `RefCell` borrow across await.
+//! monoio 0.2.4 forces rules on this folder, each held by a test in `rules.rs`: no future wakes itself; every spawned
+//! task is guarded against panics; no read or accept is dropped in flight; no runtime is dropped with operations in
+//! flight; connections are made by address only, never by name; the real ring is tried with its flags, by ladder; a
+//! heartbeat per core is watched from outside; no `RefCell` borrow lives across an `.await`.
 
 mod buffers;
 mod clock;

@@ -175,11 +175,8 @@ fn a_cancelled_accept_is_awaited() {
         let flag = ended.clone();
         guard::spawn(
             async move {
-                loop {
-                    match listener.cancelable_accept(handle.clone()).await {
-                        Ok((stream, _)) => kept.borrow_mut().push(stream),
-                        Err(_) => break,
-                    }
+                while let Ok((stream, _)) = listener.cancelable_accept(handle.clone()).await {
+                    kept.borrow_mut().push(stream);
                 }
                 flag.set(true);
             },

@@ -140,7 +140,8 @@ impl State {
     }
 }
 
-const TICK_NS: u64 = limits::TICK.as_nanos() as u64;
+const TICK_NS: u64 = limits::TICK.subsec_nanos() as u64;
+const _: () = assert!(limits::TICK.as_secs() == 0 && TICK_NS > 0);
 
 fn slot(tick: u64) -> usize {
     usize::try_from(tick % SLOTS as u64).unwrap_or(0)
