@@ -6,6 +6,9 @@ use std::time::Duration;
 
 /// Bytes of a buffer from the core's pool: one `recv`. Holds nearly every chat request whole, and a full TLS record.
 pub const READ_BYTES: usize = 16 << 10;
+/// Pieces that add up to no more than this are joined for their write: copying so little costs less than a list of
+/// pieces costs the kernel.
+pub const JOINED_WRITE_BYTES_MAX: usize = 2 << 10;
 /// Buffers a core keeps for reuse; beyond that they go back to the allocator.
 pub const POOLED_BUFFERS_MAX: usize = 512;
 

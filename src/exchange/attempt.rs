@@ -13,9 +13,11 @@ use super::{
     Stop,
     ask::Ask,
     h1::Client,
+    lens::Kind,
     outgoing::Outgoing,
     pool,
     receive::Request,
+    reply,
     seam::{Wire, World},
     upstream_head,
 };
@@ -45,6 +47,8 @@ pub(super) struct Answer<C> {
     pub buffer: Vec<u8>,
     // Boxed for the reason that a request's is.
     pub head: Box<ResponseHead>,
+    /// By its head, what kind of body it has.
+    pub kind: Kind,
 }
 
 /// Why there is no answer.
@@ -105,7 +109,10 @@ async fn attempt<W: World>(
     let mut until = record.phases.started + target.provider.timeouts.total;
     until = until.min(world.now() + target.provider.timeouts.first_byte);
     match read_head(world, client, &mut wire, until).await? {
-        Ok((buffer, head)) => Ok(Answer { wire, home, buffer, head }),
+        Ok((buffer, head)) => {
+            let kind = reply::kind(&head, &buffer);
+            Ok(Answer { wire, home, buffer, head, kind })
+        }
         Err(failure) => Err(failed(failure)),
     }
 }
@@ -148,6 +155,7 @@ async fn send<W: World>(
     let mut out = Outgoing::default();
     let ours = out.own(ours);
     let theirs = out.own(std::mem::take(&mut request.buffer));
+    out.keep_secret();
     out.push(ours, head.whole);
     for piece in body.pieces {
         match piece {

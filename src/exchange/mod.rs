@@ -149,9 +149,7 @@ async fn exchange<'s, W: World>(
     let watch = ask.watch(target.provider.inject_usage);
     // The body is not needed again once an answer has come, and its room is.
     drop(request);
-    if let Some(refusal) =
-        relay::replaced(&answer.head, reply::kind(&answer.head, &answer.buffer), &target.provider.name)
-    {
+    if let Some(refusal) = reply::replaced(&answer.head, answer.kind, &target.provider.name) {
         return Err(Stop::Refused(refusal));
     }
     relay::relay(world, client, target.provider, facts, watch, answer, record).await

@@ -9,6 +9,7 @@ use crate::base::span::Span;
 pub struct Outgoing {
     buffers: SmallVec<[Vec<u8>; 2]>,
     pieces: SmallVec<[(u8, Span); 8]>,
+    is_secret: bool,
 }
 
 impl Outgoing {
@@ -52,6 +53,25 @@ impl Outgoing {
         std::mem::take(&mut self.buffers[usize::from(buffer)])
     }
 
+    /// A credential is among the bytes: whoever copies them wipes the copy.
+    pub fn keep_secret(&mut self) {
+        self.is_secret = true;
+    }
+
+    pub fn is_secret(&self) -> bool {
+        self.is_secret
+    }
+
+    /// All pieces in one buffer, if there are several and they add up to no more than `bytes_max`.
+    pub fn joined(&self, bytes_max: usize) -> Option<Vec<u8>> {
+        let len = self.len();
+        (self.pieces.len() > 1 && len <= bytes_max).then(|| {
+            let mut joined = Vec::with_capacity(len);
+            self.slices().for_each(|slice| joined.extend_from_slice(slice));
+            joined
+        })
+    }
+
     /// Bytes that the pieces add up to.
     pub fn len(&self) -> usize {
         self.pieces.iter().map(|(_, span)| span.len()).sum()
@@ -84,6 +104,8 @@ mod tests {
         assert_eq!(out.slices().len(), 3);
         assert_eq!(out.slices().collect::<Vec<_>>().concat(), b"hello, world");
         assert_eq!(out.len(), 12);
+        assert_eq!(out.joined(12).as_deref(), Some(&b"hello, world"[..]));
+        assert_eq!(out.joined(11), None);
     }
 
     #[test]

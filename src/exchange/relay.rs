@@ -19,10 +19,7 @@ use crate::{
     config::Provider,
     ledger::record::{Party, Record},
     policy::attempts::{Cause, Failure, Phase},
-    wire::{
-        http1::{head::ResponseHead, render},
-        openai::stream::Watch,
-    },
+    wire::{http1::render, openai::stream::Watch},
 };
 
 /// How a relay ended.
@@ -46,8 +43,7 @@ pub(super) async fn relay<W: World>(
     answer: Answer<W::Wire>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
-    let Answer { mut wire, home, buffer, head } = answer;
-    let kind = reply::kind(&head, &buffer);
+    let Answer { mut wire, home, buffer, head, kind } = answer;
     let mut lens = Lens::of(kind, &head, watch, provider.reasoning_apart);
     let mut ours = world.local().buffer();
     reply::begin(&mut ours, &head, &buffer, kind, facts);
@@ -189,25 +185,5 @@ fn give_back<W: World>(world: &W, wire: W::Wire, home: pool::Target, provider: &
         let until = world.now() + provider.pool_idle_time;
         let room = Room { per_target: provider.pool_idle_max, in_all: limits::POOL_IDLE_MAX };
         world.local().pool.borrow_mut().give_back(home, wire, until, room);
-    }
-}
-
-/// Whether the answer's head makes it one that the client must not see, and what it sees instead.
-pub(super) fn replaced(
-    head: &ResponseHead,
-    kind: super::lens::Kind,
-    provider: &str,
-) -> Option<crate::wire::openai::refusal::Refusal> {
-    use crate::wire::openai::refusal::Refusal;
-    match head.status {
-        300..=399 => Some(Refusal::UpstreamRedirect { provider: provider.into() }),
-        // Our key, not the client's; and the body may quote it.
-        401 | 403 => Some(Refusal::UpstreamAuth { provider: provider.into() }),
-        status @ 400..=599 if kind != super::lens::Kind::Json => Some(Refusal::UpstreamError {
-            status,
-            message: format!("The provider {provider} answered {status} in a form that is not OpenAI's.")
-                .into(),
-        }),
-        _ => None,
     }
 }

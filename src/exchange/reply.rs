@@ -45,6 +45,20 @@ const KEPT_BACK: [&str; 19] = [
     "www-authenticate",
 ];
 
+fn is_kept_back(name: &[u8]) -> bool {
+    // One bit for each length that is in the list: most names are settled by theirs.
+    const LENGTHS: u64 = {
+        let (mut lengths, mut at) = (0, 0);
+        while at < KEPT_BACK.len() {
+            lengths |= 1 << KEPT_BACK[at].len();
+            at += 1;
+        }
+        lengths
+    };
+    LENGTHS.checked_shr(u32::try_from(name.len()).unwrap_or(u32::MAX)).is_some_and(|bit| bit & 1 == 1)
+        && KEPT_BACK.iter().any(|kept| kept.as_bytes().eq_ignore_ascii_case(name))
+}
+
 /// By its head, what kind of body an answer has.
 pub(super) fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
     let coding = head.field(bytes, "content-encoding").unwrap_or(b"identity");
@@ -67,9 +81,8 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
     let names_fields = head.field(bytes, "connection").is_some();
     for field in &head.fields {
         let name = field.name.of(bytes);
-        let is_kept = |kept: &&str| kept.len() == name.len() && kept.as_bytes().eq_ignore_ascii_case(name);
-        let stays = KEPT_BACK.iter().any(is_kept)
-            || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
+        let stays =
+            is_kept_back(name) || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
         if let Some(value) = HeaderSafe::new(field.value.of(bytes))
             && !stays
         {
@@ -203,5 +216,20 @@ pub(super) fn refusal_of(failure: Failure, provider: &str) -> Refusal {
         (Cause::Malformed(_), _) => Refusal::UpstreamMalformed { provider },
         (_, Phase::Resolve | Phase::Connect | Phase::Handshake) => Refusal::UpstreamUnreachable { provider },
         (_, Phase::Send | Phase::Head | Phase::Body) => Refusal::UpstreamInterrupted,
+    }
+}
+
+/// Whether the answer's head makes it one that the client must not see, and what it sees instead.
+pub(super) fn replaced(head: &ResponseHead, kind: Kind, provider: &str) -> Option<Refusal> {
+    match head.status {
+        300..=399 => Some(Refusal::UpstreamRedirect { provider: provider.into() }),
+        // Our key, not the client's; and the body may quote it.
+        401 | 403 => Some(Refusal::UpstreamAuth { provider: provider.into() }),
+        status @ 400..=599 if kind != Kind::Json => Some(Refusal::UpstreamError {
+            status,
+            message: format!("The provider {provider} answered {status} in a form that is not OpenAI's.")
+                .into(),
+        }),
+        _ => None,
     }
 }

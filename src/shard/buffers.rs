@@ -26,11 +26,13 @@ unsafe impl IoBufMut for Behind {
     }
 }
 
-/// What is left to write of an [`Outgoing`], as the kernel wants it told.
-pub(super) struct Pieces {
-    pub(super) out: Outgoing,
+/// What is left to write of an [`Outgoing`], as the kernel wants it told. Boxed: an operation is moved many times.
+pub(super) struct Pieces(Box<Left>);
+
+struct Left {
+    out: Outgoing,
     // Point into the vectors that `out` owns, which are neither moved nor changed before the write is over.
-    left: Vec<libc::iovec>,
+    iovecs: Vec<libc::iovec>,
     /// Pieces before this have been written.
     done: usize,
 }
@@ -42,30 +44,39 @@ impl Pieces {
     pub(super) fn new(out: Outgoing) -> Self {
         let iovec =
             |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        let left = out.slices().map(iovec).collect();
-        Self { out, left, done: 0 }
+        let iovecs = out.slices().map(iovec).collect();
+        Self(Box::new(Left { out, iovecs, done: 0 }))
+    }
+
+    pub(super) fn into_out(self) -> Outgoing {
+        self.0.out
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.done == self.left.len()
+        self.left().is_empty()
     }
 
     /// Only one piece is left: a plain send does.
     pub(super) fn is_single(&self) -> bool {
-        self.left.len() - self.done == 1
+        self.left().len() == 1
+    }
+
+    fn left(&self) -> &[libc::iovec] {
+        &self.0.iovecs[self.0.done..]
     }
 
     /// The kernel has taken so many bytes.
     pub(super) fn advance(&mut self, mut written: usize) {
-        while written > 0 && self.done < self.left.len() {
-            let piece = &mut self.left[self.done];
+        let Left { iovecs, done, .. } = &mut *self.0;
+        while written > 0 && *done < iovecs.len() {
+            let piece = &mut iovecs[*done];
             if written < piece.iov_len {
                 piece.iov_base = piece.iov_base.wrapping_byte_add(written);
                 piece.iov_len -= written;
                 return;
             }
             written -= piece.iov_len;
-            self.done += 1;
+            *done += 1;
         }
     }
 }
@@ -73,21 +84,21 @@ impl Pieces {
 // SAFETY: the pieces lie in heap memory that `out` owns and that stays where it is when this value moves.
 unsafe impl IoBuf for Pieces {
     fn read_ptr(&self) -> *const u8 {
-        self.left.get(self.done).map_or(std::ptr::null(), |piece| piece.iov_base.cast_const().cast())
+        self.left().first().map_or(std::ptr::null(), |piece| piece.iov_base.cast_const().cast())
     }
 
     fn bytes_init(&self) -> usize {
-        self.left.get(self.done).map_or(0, |piece| piece.iov_len)
+        self.left().first().map_or(0, |piece| piece.iov_len)
     }
 }
 
 // SAFETY: as above; the list of pieces itself lies on the heap too.
 unsafe impl IoVecBuf for Pieces {
     fn read_iovec_ptr(&self) -> *const libc::iovec {
-        self.left[self.done..].as_ptr()
+        self.left().as_ptr()
     }
 
     fn read_iovec_len(&self) -> usize {
-        (self.left.len() - self.done).min(PIECES_MAX)
+        self.left().len().min(PIECES_MAX)
     }
 }

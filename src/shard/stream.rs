@@ -15,6 +15,8 @@ use monoio::{
     net::TcpStream,
 };
 
+use zeroize::Zeroize;
+
 use super::{
     buffers::{Behind, Pieces},
     tls::Tls,
@@ -22,6 +24,7 @@ use super::{
 };
 use crate::{
     base::{
+        limits,
         now::Now,
         waiting::{Expiry, Waiting},
     },
@@ -65,6 +68,9 @@ impl Tcp {
 
     /// Writes all pieces.
     pub(super) async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
+        if let Some(small) = out.joined(limits::JOINED_WRITE_BYTES_MAX) {
+            return (self.write_all(small, out.is_secret()).await, out);
+        }
         let mut pieces = Pieces::new(out);
         while !pieces.is_done() {
             let (written, rest) = if pieces.is_single() {
@@ -74,13 +80,32 @@ impl Tcp {
             };
             pieces = rest;
             match written {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), pieces.out),
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), pieces.into_out()),
                 Ok(written) => pieces.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (Err(error), pieces.out),
+                Err(error) => return (Err(error), pieces.into_out()),
             }
         }
-        (Ok(()), pieces.out)
+        (Ok(()), pieces.into_out())
+    }
+
+    async fn write_all(&mut self, mut bytes: Vec<u8>, is_secret: bool) -> io::Result<()> {
+        let mut end = Ok(());
+        while end.is_ok() && !bytes.is_empty() {
+            let (written, rest) = self.io().write(bytes).await;
+            bytes = rest;
+            match written {
+                Ok(0) => end = Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => drop(bytes.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => end = Err(error),
+            }
+        }
+        if is_secret {
+            // All of its memory, not only what was left to write.
+            bytes.zeroize();
+        }
+        end
     }
 
     /// Ready once the socket is readable or has ended; the watch is kept between calls.

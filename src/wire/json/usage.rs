@@ -3,6 +3,8 @@
 //! Tolerant of names and places, since nothing is decided by it; but an upstream is not trusted: whatever it sends passes
 //! the strict scan before sonic-rs walks it.
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 use sonic_rs::to_array_iter;
 
@@ -44,11 +46,13 @@ pub fn from_tail(tail: &[u8]) -> Option<Usage> {
 /// The last usage object anywhere in a JSON answer, or in a part of it. What lies around it is not read.
 pub fn last(tail: &[u8]) -> Option<Usage> {
     // The needle never matches inside a string: there, its quotes are escaped.
-    let needle = memmem::FinderRev::new(b"\"usage\"");
-    needle.rfind_iter(tail).take(USAGE_TRIES_MAX).find_map(|at| {
-        let after = tail.get(at + needle.needle().len()..)?.trim_ascii_start().strip_prefix(b":")?;
+    static NEEDLE: LazyLock<memmem::FinderRev<'static>> =
+        LazyLock::new(|| memmem::FinderRev::new(b"\"usage\""));
+    NEEDLE.rfind_iter(tail).take(USAGE_TRIES_MAX).find_map(|at| {
+        let after = tail.get(at + NEEDLE.needle().len()..)?.trim_ascii_start().strip_prefix(b":")?;
+        // What the scan has passed is one value; only its encoding is not proven yet.
         let object = after.get(..scan::value(after, 0).ok()?)?;
-        read(scan::document(object).ok()?)
+        read(std::str::from_utf8(object).ok()?)
     })
 }
 
