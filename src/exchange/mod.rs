@@ -129,6 +129,7 @@ async fn exchange<'s, W: World>(
     record.waited(Party::Client, record.phases.head_read.unwrap_or(read), read);
     body?;
     record.phases.body_read = Some(read);
+    client.owes_nothing(record);
     record.bytes_in = request.body().len() as u64;
     facts.unread = false;
     if endpoint.repeat() == Repeat::Local {
