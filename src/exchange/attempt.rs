@@ -9,6 +9,8 @@ use std::{
 
 use zeroize::Zeroize;
 
+#[cfg(test)]
+use super::sim::planted::{self, Bug};
 use super::{
     Stop,
     ask::Ask,
@@ -73,11 +75,15 @@ pub(super) async fn answer<W: World>(
         attempts.begin();
         record.attempts = attempts.tried();
         let pooled = attempts.tried() == 1;
+        #[cfg(test)]
+        let pooled = pooled || planted::is(Bug::StaleRetriedAgain);
         let failure = match attempt(world, client, snapshot, target, request, ask, record, pooled).await {
             Ok(answer) => return Ok(answer),
             Err(NoAnswer::ClientGone) => return Err(Stop::Left),
             Err(NoAnswer::Failed(failure)) => failure,
         };
+        #[cfg(test)]
+        let (attempts, failure) = planted::retry(attempts, failure);
         if attempts.after(failure) == Verdict::GiveUp {
             return Err(Stop::Failed(failure));
         }
@@ -257,7 +263,13 @@ pub async fn read_watching<C: Wire>(client: &mut Client<C>, wire: &mut C, into: 
         Some((read, buffer)) => Watched::Read(read, buffer),
         None => {
             // Never dropped half-way: shut, the read returns by itself.
+            #[cfg(test)]
+            let shut = planted::shutter(shut);
             shut();
+            #[cfg(test)]
+            if planted::is(Bug::ReadDropped) {
+                return Watched::ClientGone(Vec::new());
+            }
             Watched::ClientGone(read.await.1)
         }
     }

@@ -27,6 +27,19 @@ impl<C: Wire> Client<C> {
         Self { wire, carry: Vec::new(), address, ahead: false }
     }
 
+    /// Waits, without a buffer, for the first byte of a request. False if none came: the client ended the connection, or
+    /// a deadline did.
+    pub async fn begins(&mut self) -> bool {
+        loop {
+            self.wire.readable().await;
+            match self.wire.peek() {
+                Stir::Nothing => self.wire.rearm(),
+                Stir::Bytes => return true,
+                Stir::Gone => return false,
+            }
+        }
+    }
+
     /// Ready when the client has left. A client's FIN means that it left: half-closed clients are not served.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         while !self.ahead {

@@ -17,6 +17,8 @@ mod receive;
 mod relay;
 mod reply;
 pub mod seam;
+#[cfg(test)]
+mod sim;
 mod upstream_head;
 
 pub use attempt::{Watched, read_watching};
@@ -106,7 +108,14 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
     };
     let end = exchange(world, client, &snapshot, &mut facts, &mut open).await;
     let (outcome, next) = conclude(world, client, &mut facts, end, &mut open).await;
-    open.close(world.now(), outcome);
+    #[cfg(test)]
+    if sim::planted::is(sim::planted::Bug::LostRecord) && outcome == Outcome::ClientGone {
+        std::mem::forget(open);
+        return next;
+    }
+    let _closed = open.close(world.now(), outcome);
+    #[cfg(test)]
+    sim::check::observe(_closed);
     next
 }
 

@@ -1,0 +1,138 @@
+//! What the simulation found once, told without chance: one client, one provider, and what each does when.
+
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use super::{
+    answer::{Answer, Reader},
+    check,
+    client::serve,
+    conn::Got,
+    upstream::{Cue, perform},
+    wire::Side,
+    world::{Sim, SimWorld},
+};
+use crate::{
+    base::now::Now,
+    ledger::record::{Closed, Outcome},
+};
+
+/// What came of it.
+struct Met {
+    got: String,
+    /// When the gateway ended the client's connection, after how much time.
+    ended_after: Option<Duration>,
+    was_reset: bool,
+    records: Vec<Closed>,
+    begun: usize,
+}
+
+#[derive(Default)]
+struct Seen {
+    got: Vec<u8>,
+    ended: Option<Now>,
+    was_reset: bool,
+}
+
+/// Lets a client and a provider meet. What either does is what must happen whatever the delays, so a few are tried.
+fn meet(client: &[Cue], provider: &[Cue], expect: impl Fn(&Met)) {
+    for seed in 0..8 {
+        expect(&meet_once(seed, client.to_vec(), provider.to_vec()));
+    }
+}
+
+fn meet_once(seed: u64, client: Vec<Cue>, provider: Vec<Cue>) -> Met {
+    check::take_records();
+    let sim = Sim::new(seed);
+    let world = SimWorld::new(&sim);
+    *world.scene.borrow_mut() = provider;
+    let (wire, peer) = world.connect(Side::Client, 64 << 10);
+    sim.executor.spawn("gateway", serve(world.clone(), wire));
+    let began = sim.now();
+    let seen: Rc<RefCell<Seen>> = Rc::default();
+    {
+        let peer = peer.clone();
+        sim.executor.spawn("client speaks", async move { perform(&peer, client).await });
+    }
+    {
+        let (seen, sim) = (seen.clone(), sim.clone());
+        sim.clone().executor.spawn("client listens", async move {
+            loop {
+                let got = peer.receive(usize::MAX).await;
+                let mut seen = seen.borrow_mut();
+                match got {
+                    Got::Bytes(bytes) => seen.got.extend_from_slice(&bytes),
+                    Got::Fin => break seen.ended = Some(sim.now()),
+                    Got::Reset => break (seen.ended, seen.was_reset) = (Some(sim.now()), true),
+                }
+            }
+            peer.fin();
+        });
+    }
+    sim.executor.run().unwrap();
+    world.local.pool.borrow_mut().clear();
+    sim.executor.run().unwrap();
+    sim.over.set(true);
+    assert_eq!(sim.violations.take(), [""; 0]);
+    let Seen { got, ended, was_reset } = seen.take();
+    Met {
+        got: String::from_utf8_lossy(&got).into_owned(),
+        ended_after: ended.map(|ended| ended.since(began)),
+        was_reset,
+        records: check::take_records(),
+        begun: world.begun.get(),
+    }
+}
+
+impl Met {
+    fn answers(&self) -> Vec<Answer> {
+        let (mut reader, mut rest, mut answers) = (Reader::default(), self.got.as_bytes(), Vec::new());
+        while !rest.is_empty() {
+            let (taken, answer) = reader.feed(rest, false).unwrap();
+            rest = &rest[taken..];
+            answers.extend(answer);
+        }
+        answers.extend(reader.close());
+        answers
+    }
+}
+
+fn text(answer: &Answer) -> &str {
+    std::str::from_utf8(&answer.payload).unwrap()
+}
+
+fn say(after_ms: u64, text: &str) -> Cue {
+    Cue::Say(after_ms, text.as_bytes().to_vec())
+}
+
+/// A chat request with these members and, in its head, these fields.
+fn chat(version: &str, fields: &str, members: &str) -> Cue {
+    let body = format!(r#"{{"model":"plain/s0"{members}}}"#);
+    let length = body.len();
+    let head =
+        format!("POST /v1/chat/completions HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\n");
+    say(0, &format!("{head}content-length: {length}\r\n{fields}\r\n{body}"))
+}
+
+const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+const WORD: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":null}]}\n\n";
+const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+
+#[test]
+fn a_plain_exchange_is_whole_and_recorded_once() {
+    let answer = format!("{STREAM}transfer-encoding: chunked\r\n\r\n");
+    let chunk = |event: &str| format!("{:x}\r\n{event}\r\n", event.len());
+    let events = [chunk(WORD), chunk(STOP), chunk("data: [DONE]\n\n"), "0\r\n\r\n".to_owned()];
+    let provider = [say(0, &answer), say(5, &events[0]), say(5, &events[1..].concat())];
+    meet(&[chat("1.1", "", r#","stream":true"#)], &provider, |met| {
+        let answer = &met.answers()[0];
+        assert!(answer.whole);
+        assert_eq!(text(answer), format!("{WORD}{STOP}data: [DONE]\n\n"));
+        assert_eq!((met.records.len(), met.begun), (1, 1));
+        assert_eq!(met.records[0].outcome(), Outcome::Completed);
+        assert!(
+            !met.was_reset && met.ended_after > Some(Duration::from_secs(70)),
+            "it stayed until it was idle"
+        );
+    });
+}
