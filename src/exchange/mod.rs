@@ -140,6 +140,8 @@ async fn exchange<'s, W: World>(
     record.phases.body_read = Some(read);
     record.bytes_in = request.body().len() as u64;
     facts.unread = false;
+    // It owes us nothing until there is something for it to read.
+    client.wire.expire_at(relay::far(record), Waiting::Total);
     if endpoint.repeat() == Repeat::Local {
         return list_models(world, client, model.as_deref(), facts, record).await;
     }

@@ -191,8 +191,8 @@ async fn write<W: World>(
 }
 
 /// Behind every deadline of the exchange itself, so that the upstream's fires first and the client can be told.
-fn far(record: &Record) -> Now {
-    record.phases.started + limits::EXCHANGE_TIME * 2
+pub(super) fn far(record: &Record) -> Now {
+    record.phases.started + limits::CONFIG_TIME_MAX * 2
 }
 
 fn give_back<W: World>(world: &W, wire: W::Wire, home: pool::Target, provider: &Provider, is_clean: bool) {

@@ -33,9 +33,9 @@ struct Seen {
     was_reset: bool,
 }
 
-/// Lets a client and a provider meet. What either does is what must happen whatever the delays, so a few are tried.
+/// Lets a client and a provider meet. What either does is what must happen whatever the delays, so many are tried.
 fn meet(client: &[Cue], provider: &[Cue], expect: impl Fn(&Met)) {
-    for seed in 0..8 {
+    for seed in 0..48 {
         expect(&meet_once(seed, client.to_vec(), provider.to_vec()));
     }
 }
@@ -134,5 +134,15 @@ fn a_plain_exchange_is_whole_and_recorded_once() {
             !met.was_reset && met.ended_after > Some(Duration::from_secs(70)),
             "it stayed until it was idle"
         );
+    });
+}
+
+#[test]
+fn a_client_is_not_held_to_its_head_s_deadline_while_it_waits_for_the_answer() {
+    let provider =
+        [say(30_000, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")];
+    meet(&[chat("1.1", "", "")], &provider, |met| {
+        assert_eq!(met.answers().first().map(|answer| answer.status), Some(200), "{}", met.got);
+        assert_eq!(met.records[0].outcome(), Outcome::Completed);
     });
 }
