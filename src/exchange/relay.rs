@@ -40,7 +40,7 @@ pub(super) async fn relay<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     provider: &Provider,
-    facts: &Facts<'_>,
+    facts: &mut Facts<'_>,
     watch: Watch,
     answer: Answer<W::Wire>,
     record: &mut Record,

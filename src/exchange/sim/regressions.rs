@@ -146,3 +146,15 @@ fn a_client_is_not_held_to_its_head_s_deadline_while_it_waits_for_the_answer() {
         assert_eq!(met.records[0].outcome(), Outcome::Completed);
     });
 }
+
+#[test]
+fn an_answer_to_http_1_0_that_only_its_end_can_end_takes_the_connection_with_it() {
+    let answer = format!("{STREAM}transfer-encoding: chunked\r\n\r\n");
+    let chunk = |event: &str| format!("{:x}\r\n{event}\r\n", event.len());
+    let provider = [say(0, &answer), say(5, &chunk(WORD)), say(5, &chunk(STOP)), say(0, "0\r\n\r\n")];
+    meet(&[chat("1.0", "connection: keep-alive\r\n", r#","stream":true"#)], &provider, |met| {
+        assert!(met.answers()[0].closes());
+        assert_eq!(text(&met.answers()[0]), format!("{WORD}{STOP}"));
+        assert!(met.ended_after < Some(Duration::from_secs(1)), "ended after {:?}", met.ended_after);
+    });
+}
