@@ -191,9 +191,14 @@ async fn conclude<W: World>(
             let own = Own { extra: Some(("allow", allow)), ..Own::json(204, b"") };
             facts.stays &= !facts.unread;
             record.status = 204;
-            let took = reply::say(world, client, own, facts).await;
-            let next = if took && facts.stays { Next::Request } else { Next::Close };
-            return (Outcome::Completed, next);
+            if !reply::say(world, client, own, facts).await {
+                return (Outcome::ClientGone, Next::Close);
+            }
+            if facts.stays {
+                return (Outcome::Completed, Next::Request);
+            }
+            linger(world, client).await;
+            return (Outcome::Completed, Next::Close);
         }
         Err(Stop::Refused(refusal)) => (refusal, Outcome::Refused),
         Err(Stop::Failed(failure)) => {

@@ -158,3 +158,13 @@ fn an_answer_to_http_1_0_that_only_its_end_can_end_takes_the_connection_with_it(
         assert!(met.ended_after < Some(Duration::from_secs(1)), "ended after {:?}", met.ended_after);
     });
 }
+
+#[test]
+fn an_answer_to_options_is_not_lost_to_a_reset() {
+    let options = "OPTIONS /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let client = [say(0, &format!("{options}{}", "GET / HTTP/1.1\r\n".repeat(200))), say(50, "more")];
+    meet(&client, &[Cue::Fin], |met| {
+        assert_eq!(met.answers().first().map(|answer| answer.status), Some(204), "{}", met.got);
+        assert!(!met.was_reset);
+    });
+}
