@@ -244,7 +244,9 @@ async fn linger<W: World>(world: &W, client: &mut Client<W::Wire>) {
         }
     }
     world.local().recycle(buffer);
-    if discarded >= limits::LINGER_BYTES_MAX {
+    // A wire that ran out of patience with a request reads no more, and cannot tell when the client is done.
+    let is_deaf = matches!(client.wire.expired(), Some(Expiry::Late(Waiting::Head | Waiting::Body)));
+    if is_deaf || discarded >= limits::LINGER_BYTES_MAX {
         // No more is read of it, but a close now would be a reset that overtakes our answer: it gets its time.
         world.sleep_until(until).await;
     }

@@ -168,3 +168,14 @@ fn an_answer_to_options_is_not_lost_to_a_reset() {
         assert!(!met.was_reset);
     });
 }
+
+#[test]
+fn a_slow_body_s_refusal_is_not_lost_to_a_reset() {
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let mut client = vec![say(0, &format!("{head}content-length: 900\r\n\r\n{{")), say(4_900, "a")];
+    client.extend((0..60).map(|_| say(5, "a")));
+    meet(&client, &[Cue::Fin], |met| {
+        assert_eq!(met.answers().first().map(|answer| answer.status), Some(408), "{}", met.got);
+        assert!(!met.was_reset);
+    });
+}
