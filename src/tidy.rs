@@ -100,7 +100,14 @@ fn check(path: &str, text: &str) -> Vec<(usize, String)> {
         || path.ends_with("rules.rs")
         || path.contains("/sim")
         || path.ends_with("corpus.rs");
-    let tests_from = text.lines().position(|line| line.trim() == "#[cfg(test)]").unwrap_or(usize::MAX);
+    // A module of tests stands last; a line that is for tests alone may stand anywhere and exempts nothing else.
+    let tests_from = text
+        .lines()
+        .zip(text.lines().skip(1))
+        .position(|(mark, opens)| {
+            mark.trim() == "#[cfg(test)]" && opens.starts_with("mod ") && opens.contains('{')
+        })
+        .unwrap_or(usize::MAX);
     let mut in_group = false;
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;

@@ -9,6 +9,8 @@ use std::{
 
 use zeroize::Zeroize;
 
+#[cfg(test)]
+use super::sim::planted::{self, Bug};
 use super::{
     Stop,
     ask::Ask,
@@ -77,6 +79,8 @@ pub(super) async fn answer<W: World>(
         record.attempts = attempts.tried();
         let pooled = attempts.tried() == 1;
         let count = |result| world.local().sheet.borrow_mut().attempt(target.provider.id, result);
+        #[cfg(test)]
+        let pooled = pooled || planted::is(Bug::StaleRetriedAgain);
         let failure = match attempt(world, client, snapshot, target, request, ask, record, pooled).await {
             Ok(answer) => {
                 count(AttemptResult::Answered);
@@ -90,6 +94,8 @@ pub(super) async fn answer<W: World>(
             Err(NoAnswer::Failed(failure)) => failure,
         };
         count(result_of(failure));
+        #[cfg(test)]
+        let (attempts, failure) = planted::retry(attempts, failure);
         if attempts.after(failure) == Verdict::GiveUp {
             return Err(Stop::Failed(failure));
         }
@@ -305,7 +311,13 @@ pub async fn read_watching<C: Wire>(client: &mut Client<C>, wire: &mut C, into: 
         Some((read, buffer)) => Watched::Read(read, buffer),
         None => {
             // Never dropped half-way: shut, the read returns by itself.
+            #[cfg(test)]
+            let shut = planted::shutter(shut);
             shut();
+            #[cfg(test)]
+            if planted::is(Bug::ReadDropped) {
+                return Watched::ClientGone(Vec::new());
+            }
             Watched::ClientGone(read.await.1)
         }
     }

@@ -71,6 +71,10 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        #[cfg(test)]
+        if super::sim::planted::is(super::sim::planted::Bug::BudgetKept) {
+            return;
+        }
         if self.bytes > 0
             && let Some(budget) = self.budget.upgrade()
         {

@@ -31,6 +31,19 @@ impl<C: Wire> Client<C> {
         Self { wire, carry: Vec::new(), address, ahead: false }
     }
 
+    /// Waits, without a buffer, for the first byte of a request. False if none came: the client ended the connection, or
+    /// a deadline did.
+    pub async fn begins(&mut self) -> bool {
+        loop {
+            self.wire.readable().await;
+            match self.wire.peek() {
+                Stir::Nothing => self.wire.rearm(),
+                Stir::Bytes => return true,
+                Stir::Gone => return false,
+            }
+        }
+    }
+
     /// Ready when the client has left. A client's FIN means that it left: half-closed clients are not served.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         while !self.ahead {
@@ -47,7 +60,7 @@ impl<C: Wire> Client<C> {
     /// Nothing is asked of the client for now: the upstream's deadlines are nearer than the one it has from here on, so
     /// that they fire first and it can be told.
     pub(super) fn owes_nothing(&mut self, record: &Record) {
-        self.wire.expire_at(record.phases.started + limits::EXCHANGE_TIME * 2, Waiting::Total);
+        self.wire.expire_at(record.phases.started + limits::CONFIG_TIME_MAX * 2, Waiting::Total);
     }
 
     /// Reads behind `into`'s bytes.

@@ -257,6 +257,10 @@ impl Intake {
 
     /// Gives up the event that will not become whole.
     pub(super) fn forget_open(&mut self) {
+        #[cfg(test)]
+        if super::sim::planted::is(super::sim::planted::Bug::EventCut) {
+            self.release_open();
+        }
         self.open.clear();
         self.untouched = false;
     }

