@@ -32,7 +32,7 @@ pub fn find(json: &[u8]) -> Option<Usage> {
     let text = scan::document(json).ok()?;
     let [usage, x_groq, choices, response] = members(text, ["usage", "x_groq", "choices", "response"]);
     usage
-        .and_then(read)
+        .and_then(|usage| read(usage.as_bytes()))
         .or_else(|| nested(x_groq?))
         .or_else(|| nested(to_array_iter(choices?).next()?.ok()?.as_raw_str()))
         .or_else(|| nested(response?))
@@ -50,93 +50,163 @@ pub fn last(tail: &[u8]) -> Option<Usage> {
         LazyLock::new(|| memmem::FinderRev::new(b"\"usage\""));
     NEEDLE.rfind_iter(tail).take(USAGE_TRIES_MAX).find_map(|at| {
         let after = tail.get(at + NEEDLE.needle().len()..)?.trim_ascii_start().strip_prefix(b":")?;
-        // What the scan has passed is one value; only its encoding is not proven yet.
-        let object = after.get(..scan::value(after, 0).ok()?)?;
-        read(std::str::from_utf8(object).ok()?)
+        read(after)
     })
 }
 
 /// The usage member of an object.
 fn nested(object: &str) -> Option<Usage> {
     let [usage] = members(object, ["usage"]);
-    usage.and_then(read)
+    read(usage?.as_bytes())
 }
 
-/// A usage object; `None` if it is none, or reports nothing we know. Of equal names the last counts.
-fn read(object: &str) -> Option<Usage> {
+/// The usage object that `bytes` begin with; `None` if it is none, is not whole, or reports nothing we know. Of equal
+/// names the last counts. What is not read is skipped, not judged: an answer has been paid for whatever else is in it.
+fn read(bytes: &[u8]) -> Option<Usage> {
     let mut usage = Usage::default();
     let mut cached_beside = None;
-    for (key, value) in Members::of(object) {
+    let mut reader = Reader::new(bytes);
+    reader.open()?;
+    while let Some(key) = reader.key()? {
         match key {
-            "prompt_tokens" | "input_tokens" => usage.prompt = count(value).or(usage.prompt),
-            "completion_tokens" | "output_tokens" => usage.completion = count(value).or(usage.completion),
-            "total_tokens" => usage.total = count(value).or(usage.total),
-            "cached_tokens" | "prompt_cache_hit_tokens" => cached_beside = count(value).or(cached_beside),
-            "prompt_tokens_details" | "input_tokens_details" => {
-                for (key, value) in Members::of(value) {
+            b"prompt_tokens" | b"input_tokens" => usage.prompt = reader.count()?.or(usage.prompt),
+            b"completion_tokens" | b"output_tokens" => {
+                usage.completion = reader.count()?.or(usage.completion)
+            }
+            b"total_tokens" => usage.total = reader.count()?.or(usage.total),
+            b"cached_tokens" | b"prompt_cache_hit_tokens" => {
+                cached_beside = reader.count()?.or(cached_beside)
+            }
+            b"prompt_tokens_details" | b"input_tokens_details" if reader.open().is_some() => {
+                while let Some(key) = reader.key()? {
                     match key {
-                        "cached_tokens" => usage.cached = count(value),
-                        "audio_tokens" => usage.audio_prompt = count(value),
-                        _ => {}
+                        b"cached_tokens" => usage.cached = reader.count()?,
+                        b"audio_tokens" => usage.audio_prompt = reader.count()?,
+                        _ => reader.skip()?,
                     }
                 }
             }
-            "completion_tokens_details" | "output_tokens_details" => {
-                for (key, value) in Members::of(value) {
+            b"completion_tokens_details" | b"output_tokens_details" if reader.open().is_some() => {
+                while let Some(key) = reader.key()? {
                     match key {
-                        "reasoning_tokens" => usage.reasoning = count(value),
-                        "audio_tokens" => usage.audio_completion = count(value),
-                        _ => {}
+                        b"reasoning_tokens" => usage.reasoning = reader.count()?,
+                        b"audio_tokens" => usage.audio_completion = reader.count()?,
+                        _ => reader.skip()?,
                     }
                 }
             }
-            _ => {}
+            _ => reader.skip()?,
         }
     }
     usage.cached = usage.cached.or(cached_beside);
     (usage != Usage::default()).then_some(usage)
 }
 
-fn count(value: &str) -> Option<u64> {
-    value.parse().ok()
+/// Reads members one after the other. `None` means that the bytes end or make no sense.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// The next byte that is not white space; it is not passed.
+    fn peek(&mut self) -> Option<u8> {
+        while self.bytes.get(self.at)?.is_ascii_whitespace() {
+            self.at += 1;
+        }
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Enters an object, if one begins here.
+    fn open(&mut self) -> Option<()> {
+        (self.peek()? == b'{').then(|| self.at += 1)
+    }
+
+    /// The next member's name, up to its value; `Some(None)` where the object ends, which is left then. A name that is
+    /// written with escapes is none of those that are looked for.
+    fn key(&mut self) -> Option<Option<&'a [u8]>> {
+        if self.peek()? == b',' {
+            self.at += 1;
+        }
+        match self.peek()? {
+            b'}' => {
+                self.at += 1;
+                Some(None)
+            }
+            b'"' => {
+                let name = self.string()?;
+                (self.peek()? == b':').then(|| self.at += 1)?;
+                Some(Some(name))
+            }
+            _ => None,
+        }
+    }
+
+    /// A string, without its quotes.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        let start = self.at + 1;
+        let mut end = start;
+        loop {
+            end += memchr::memchr2(b'"', b'\\', self.bytes.get(end..)?)?;
+            if self.bytes[end] == b'"' {
+                self.at = end + 1;
+                return self.bytes.get(start..end);
+            }
+            end += 2;
+        }
+    }
+
+    /// A count; `Some(None)` for any other value, which is passed over.
+    fn count(&mut self) -> Option<Option<u64>> {
+        if !self.peek()?.is_ascii_digit() {
+            self.skip()?;
+            return Some(None);
+        }
+        let start = self.at;
+        self.skip()?;
+        Some(std::str::from_utf8(self.bytes.get(start..self.at)?).ok().and_then(|digits| digits.parse().ok()))
+    }
+
+    /// Passes over a value.
+    fn skip(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'"' => _ = self.string()?,
+            // The scan knows a bound for nesting.
+            b'{' | b'[' => self.at += scan::value(self.bytes.get(self.at..)?, 0).ok()?,
+            _ => {
+                let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
+                self.at += self.bytes.get(self.at..)?.iter().position(ends)?;
+            }
+        }
+        Some(())
+    }
 }
 
 /// The raw values of the named members of `object`, which has passed the scan; `null` is as good as absent, and of
 /// equal names the last counts.
 fn members<'a, const N: usize>(object: &'a str, names: [&str; N]) -> [Option<&'a str>; N] {
     let mut found = [None; N];
-    for (key, value) in Members::of(object) {
-        if let Some(index) = names.iter().position(|&name| name == key) {
-            found[index] = (value != "null").then_some(value);
+    let mut reader = Reader::new(object.as_bytes());
+    if reader.open().is_none() {
+        return found;
+    }
+    while let Some(Some(key)) = reader.key() {
+        if reader.peek().is_none() {
+            break;
+        }
+        let start = reader.at;
+        if reader.skip().is_none() {
+            break;
+        }
+        if let Some(index) = names.iter().position(|name| name.as_bytes() == key) {
+            found[index] = object.get(start..reader.at).filter(|raw| *raw != "null");
         }
     }
     found
-}
-
-/// The members of an object that has passed the scan: raw key without its quotes, raw value. Nothing for what is no
-/// object. A key that is written with escapes is none of those that are looked for.
-struct Members<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Members<'a> {
-    fn of(object: &'a str) -> Self {
-        Self { rest: object.trim_ascii_start().strip_prefix('{').unwrap_or_default() }
-    }
-}
-
-impl<'a> Iterator for Members<'a> {
-    type Item = (&'a str, &'a str);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let from = self.rest.trim_ascii_start().trim_start_matches(',').trim_ascii_start();
-        let key_end = from.starts_with('"').then(|| scan::value(from.as_bytes(), 0).ok()).flatten()?;
-        let (key, from) = from.split_at_checked(key_end)?;
-        let from = from.trim_ascii_start().strip_prefix(':')?.trim_ascii_start();
-        let (value, rest) = from.split_at_checked(scan::value(from.as_bytes(), 0).ok()?)?;
-        self.rest = rest;
-        Some((key.get(1..key.len() - 1)?, value))
-    }
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
