@@ -170,6 +170,13 @@ fn an_answer_to_options_is_not_lost_to_a_reset() {
 }
 
 #[test]
+fn a_connection_that_brings_no_request_leaves_no_record() {
+    for client in [[Cue::Fin], [Cue::Reset]] {
+        meet(&client, &[Cue::Fin], |met| assert_eq!((met.begun, met.records.len()), (0, 0)));
+    }
+}
+
+#[test]
 fn a_slow_body_s_refusal_is_not_lost_to_a_reset() {
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
     let mut client = vec![say(0, &format!("{head}content-length: 900\r\n\r\n{{")), say(4_900, "a")];
