@@ -186,3 +186,28 @@ fn a_slow_body_s_refusal_is_not_lost_to_a_reset() {
         assert!(!met.was_reset);
     });
 }
+
+#[test]
+fn half_an_event_in_front_of_an_early_end_is_not_forwarded() {
+    let half = &WORD[..WORD.len() / 2];
+    let until_close = format!("{STREAM}connection: close\r\n\r\n{WORD}{half}");
+    let line = format!("{STREAM}connection: close\r\n\r\n{WORD}{}", WORD.trim_end_matches('\n'));
+    for answer in [until_close, line.clone() + "\n", line] {
+        meet(&[chat("1.1", "", r#","stream":true"#)], &[say(0, &answer), Cue::Fin], |met| {
+            let answer = &met.answers()[0];
+            let rest = text(answer).strip_prefix(WORD).unwrap_or("something else");
+            assert!(!answer.whole && rest.starts_with("data: {\"error\":"), "{}", text(answer));
+        });
+    }
+}
+
+#[test]
+fn a_last_word_without_its_blank_line_is_forwarded() {
+    for last in ["data: [DONE]", "data: [DONE]\n", "data: [DONE]\r\r", "data: [DONE]\r"] {
+        let answer = format!("{STREAM}connection: close\r\n\r\n{WORD}{last}");
+        meet(&[chat("1.1", "", r#","stream":true"#)], &[say(0, &answer), Cue::Fin], |met| {
+            assert!(met.answers()[0].whole, "{last:?}: {}", met.got);
+            assert_eq!(text(&met.answers()[0]), format!("{WORD}{last}"));
+        });
+    }
+}
