@@ -188,6 +188,17 @@ fn a_slow_body_s_refusal_is_not_lost_to_a_reset() {
 }
 
 #[test]
+fn usage_that_was_reported_before_a_loss_is_recorded() {
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5}}\n\n";
+    let answer = format!("{STREAM}content-length: 9000\r\n\r\n{WORD}{STOP}{usage}");
+    let asks = r#","stream":true,"stream_options":{"include_usage":true}"#;
+    meet(&[chat("1.1", "", asks)], &[say(0, &answer), Cue::Fin], |met| {
+        assert_eq!(met.records[0].outcome(), Outcome::UpstreamLost);
+        assert_eq!((met.records[0].tokens.prompt, met.records[0].tokens.completion), (Some(7), Some(5)));
+    });
+}
+
+#[test]
 fn half_an_event_in_front_of_an_early_end_is_not_forwarded() {
     let half = &WORD[..WORD.len() / 2];
     let until_close = format!("{STREAM}connection: close\r\n\r\n{WORD}{half}");
