@@ -6,7 +6,7 @@ use super::{
     answer::{Answer, Reader},
     check,
     client::serve,
-    conn::Got,
+    peer::Got,
     upstream::{Cue, perform},
     wire::Side,
     world::{Sim, SimWorld},
