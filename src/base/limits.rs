@@ -41,6 +41,9 @@ pub const TRAILER_BYTES_MAX: usize = 4 << 10;
 /// Most bytes an SSE event may span before we stop looking inside it (it is still forwarded).
 pub const SSE_EVENT_BYTES_MAX: usize = 64 << 10;
 const _: () = assert!(READ_BYTES <= SSE_EVENT_BYTES_MAX);
+/// Events of a stream that are searched for its first token; what is silent for longer has no time to it.
+pub const FIRST_TOKEN_LOOKS_MAX: usize = 32;
+const _: () = assert!(FIRST_TOKEN_LOOKS_MAX < u8::MAX as usize);
 /// Most bytes of a JSON answer that are held until it is complete, so that a cut is an error and not a torn body.
 pub const HELD_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the end of a longer answer in which usage is looked for.

@@ -26,7 +26,10 @@ use super::{
 use crate::{
     base::{limits, now::Now, waiting::Waiting},
     config::Snapshot,
-    ledger::record::Record,
+    ledger::{
+        record::{Party, Record},
+        sheet::AttemptResult,
+    },
     policy::{
         attempts::{Attempts, Cause, Failure, Phase, Verdict},
         route::Target,
@@ -75,13 +78,22 @@ pub(super) async fn answer<W: World>(
         attempts.begin();
         record.attempts = attempts.tried();
         let pooled = attempts.tried() == 1;
+        let count = |result| world.local().sheet.borrow_mut().attempt(target.provider.id, result);
         #[cfg(test)]
         let pooled = pooled || planted::is(Bug::StaleRetriedAgain);
         let failure = match attempt(world, client, snapshot, target, request, ask, record, pooled).await {
-            Ok(answer) => return Ok(answer),
-            Err(NoAnswer::ClientGone) => return Err(Stop::Left),
+            Ok(answer) => {
+                count(AttemptResult::Answered);
+                return Ok(answer);
+            }
+            Err(NoAnswer::ClientGone) => {
+                count(AttemptResult::Cancelled);
+                world.local().sheet.borrow_mut().cancelled += 1;
+                return Err(Stop::Left);
+            }
             Err(NoAnswer::Failed(failure)) => failure,
         };
+        count(result_of(failure));
         #[cfg(test)]
         let (attempts, failure) = planted::retry(attempts, failure);
         if attempts.after(failure) == Verdict::GiveUp {
@@ -111,10 +123,13 @@ async fn attempt<W: World>(
     if let Err(failure) = send(world, &mut wire, target, request, ask).await {
         return Err(failed(failure));
     }
-    record.phases.sent = Some(world.now());
-    let mut until = record.phases.started + target.provider.timeouts.total;
-    until = until.min(world.now() + target.provider.timeouts.first_byte);
-    match read_head(world, client, &mut wire, until).await? {
+    let sent = world.now();
+    record.phases.sent = Some(sent);
+    let timeouts = &target.provider.timeouts;
+    let until = (record.phases.started + timeouts.total).min(sent + timeouts.first_byte);
+    let head = read_head(world, client, &mut wire, until).await;
+    record.waited(Party::Upstream, sent, world.now());
+    match head? {
         Ok((buffer, head)) => {
             let kind = reply::kind(&head, &buffer);
             Ok(Answer { wire, home, buffer, head, kind })
@@ -141,8 +156,11 @@ async fn connection<W: World>(
     }
     world.local().sheet.borrow_mut().upstream.opened += 1;
     let until = now + target.provider.timeouts.connect + limits::HANDSHAKE_TIME;
-    let wire = world.dial(snapshot, target.place, until).await.map_err(NoAnswer::Failed)?;
-    record.phases.connected = Some(world.now());
+    let dialled = world.dial(snapshot, target.place, until).await;
+    let over = world.now();
+    record.waited(Party::Upstream, now, over);
+    let wire = dialled.map_err(NoAnswer::Failed)?;
+    record.phases.connected = Some(over);
     Ok((wire, false))
 }
 
@@ -194,10 +212,14 @@ async fn read_head<W: World>(
     until: Now,
 ) -> Result<Result<(Vec<u8>, Box<ResponseHead>), Failure>, NoAnswer> {
     let bounds = HeadLimits { bytes_max: limits::HEAD_BYTES_MAX, fields_max: limits::HEAD_FIELDS_MAX };
-    let mut buffer = world.local().buffer();
     let mut scan = HeadScan::default();
     let mut interim = 0;
     wire.expire_at(until, Waiting::FirstByte);
+    // A model may think for minutes: no buffer is held meanwhile, and the watch that a pooled wire has armed serves.
+    if let Still::Gone = readable_watching(client, wire).await {
+        return Err(NoAnswer::ClientGone);
+    }
+    let mut buffer = world.local().buffer();
     loop {
         let failure = match scan.response(&buffer, Method::Post, bounds) {
             Ok(Some(head)) if head.status < 200 => {
@@ -246,6 +268,32 @@ pub enum Watched {
     Read(io::Result<usize>, Vec<u8>),
     /// The client left first. The upstream has been shut, and its read awaited.
     ClientGone(Vec<u8>),
+}
+
+/// What the books say of a failure.
+fn result_of(failure: Failure) -> AttemptResult {
+    match (failure.phase, failure.cause) {
+        (Phase::Resolve | Phase::Connect | Phase::Handshake, _) => AttemptResult::Unreachable,
+        (_, Cause::Expired(_)) => AttemptResult::TimedOut,
+        _ => AttemptResult::Lost,
+    }
+}
+
+/// Whether the client is still there.
+enum Still {
+    There,
+    Gone,
+}
+
+/// Waits until the upstream has something to read or has ended, unless the client leaves first.
+async fn readable_watching<C: Wire>(client: &mut Client<C>, wire: &mut C) -> Still {
+    poll_fn(|cx| {
+        if wire.poll_readable(cx).is_ready() {
+            return Poll::Ready(Still::There);
+        }
+        client.poll_gone(cx).map(|_gone| Still::Gone)
+    })
+    .await
 }
 
 /// Reads from the upstream unless the client leaves first.

@@ -7,6 +7,10 @@ use std::{
 };
 
 use super::seam::{Stir, Wire};
+use crate::{
+    base::{limits, waiting::Waiting},
+    ledger::record::Record,
+};
 
 /// One client connection between and during exchanges.
 pub struct Client<C> {
@@ -51,6 +55,12 @@ impl<C: Wire> Client<C> {
             }
         }
         Poll::Pending
+    }
+
+    /// Nothing is asked of the client for now: the upstream's deadlines are nearer than the one it has from here on, so
+    /// that they fire first and it can be told.
+    pub(super) fn owes_nothing(&mut self, record: &Record) {
+        self.wire.expire_at(record.phases.started + limits::CONFIG_TIME_MAX * 2, Waiting::Total);
     }
 
     /// Reads behind `into`'s bytes.

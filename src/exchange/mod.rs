@@ -141,7 +141,7 @@ async fn exchange<'s, W: World>(
     record.bytes_in = request.body().len() as u64;
     facts.unread = false;
     // It owes us nothing until there is something for it to read.
-    client.wire.expire_at(relay::far(record), Waiting::Total);
+    client.owes_nothing(record);
     if endpoint.repeat() == Repeat::Local {
         return list_models(world, client, model.as_deref(), facts, record).await;
     }

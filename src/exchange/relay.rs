@@ -17,7 +17,7 @@ use super::{
     seam::{Wire, World},
 };
 use crate::{
-    base::{limits, now::Now, waiting::Waiting},
+    base::{limits, waiting::Waiting},
     config::Provider,
     ledger::record::{Party, Record},
     policy::attempts::{Cause, Failure, Phase},
@@ -89,6 +89,7 @@ pub(super) async fn relay<W: World>(
                 read
             }
             Watched::ClientGone(buffer) => {
+                world.local().sheet.borrow_mut().cancelled += 1;
                 world.local().recycle(buffer);
                 world.local().recycle(ours);
                 #[cfg(test)]
@@ -184,15 +185,10 @@ async fn write<W: World>(
     client.wire.expire_at(began + limits::WRITE_GRACE + rate_time(bytes), Waiting::Reader);
     let (sent, out) = client.wire.write(out).await;
     // While the upstream is silent nothing is asked of the client; the upstream's own deadline is nearer.
-    client.wire.expire_at(far(record), Waiting::Total);
+    client.owes_nothing(record);
     record.waited(Party::Client, began, world.now());
     record.bytes_out += bytes as u64;
     (sent.map_err(|_| Stop::Left), out)
-}
-
-/// Behind every deadline of the exchange itself, so that the upstream's fires first and the client can be told.
-pub(super) fn far(record: &Record) -> Now {
-    record.phases.started + limits::CONFIG_TIME_MAX * 2
 }
 
 fn give_back<W: World>(world: &W, wire: W::Wire, home: pool::Target, provider: &Provider, is_clean: bool) {

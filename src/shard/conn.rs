@@ -76,6 +76,7 @@ fn begin(
     peer: SocketAddr,
     tls: Option<std::sync::Arc<rustls::ServerConfig>>,
 ) {
+    shard.local.sheet.borrow_mut().accepted += 1;
     let presence = shard.enter();
     let tcp = Tcp::new(stream, &shard.wheel);
     let panicked = {

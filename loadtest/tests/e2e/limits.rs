@@ -164,3 +164,13 @@ fn a_client_that_sends_nothing_costs_the_others_nothing() {
     gateway.chat("sim").expect(200);
     drop(silent);
 }
+
+#[test]
+fn a_model_that_thinks_longer_than_a_request_may_take_is_waited_for() {
+    let provider = Provider::start();
+    let limits = "head_secs = 1\nbody_grace_secs = 1\nidle_secs = 1\n";
+    let gateway = Gateway::with(&provider, &Setup { limits: limits.into(), ..Setup::default() });
+    for stream in [false, true] {
+        gateway.client().ask(chat("sim,ttft=2500", stream)).expect(200);
+    }
+}

@@ -4,10 +4,12 @@
 //! both end with the test. `RINGWAY_TEST_BACKEND` (`io_uring` unless said otherwise, or `epoll`) is the backend that
 //! every gateway is told to use, and that every shard must then report on `/metrics`.
 
+mod graph;
 mod http1;
 mod lifecycle;
 mod limits;
 mod refusals;
+mod refused_ring;
 mod relay;
 mod reload;
 mod smuggling;

@@ -7,7 +7,7 @@ use rustls::{
     pki_types::ServerName, version,
 };
 
-use crate::support::{Client, Ending, Gateway, Provider, Setup, chat, own_address};
+use crate::support::{Client, Ending, Gateway, Provider, Setup, chat, chat_body, own_address, post, until};
 
 /// A gateway with a TLS listener, and what a client needs to trust it.
 struct Secured {
@@ -15,28 +15,32 @@ struct Secured {
     gateway: Gateway,
     roots: Arc<RootCertStore>,
     files: [PathBuf; 2],
+    /// An address that the certificate names.
+    named: std::net::Ipv4Addr,
 }
 
 impl Secured {
     fn start() -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
+        let name = own_address();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), name.to_string()])
             .expect("a certificate can be made");
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).expect("it is well-formed");
-        let name = own_address();
         let files =
             ["cert", "key"].map(|kind| std::env::temp_dir().join(format!("ringway-e2e-{name}.{kind}")));
         fs::write(&files[0], made.cert.pem()).expect("a temporary file can be written");
         fs::write(&files[1], made.signing_key.serialize_pem()).expect("a temporary file can be written");
         let [cert, key] = files.each_ref().map(|file| file.display());
         let setup = Setup {
-            server: format!("tls_listen = [\"HOST:8443\"]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}\n"),
+            server: format!(
+                "tls_listen = [\"HOST:8443\", \"{name}:8443\"]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}\n"
+            ),
             limits: "handshake_secs = 1\n".into(),
             ..Setup::default()
         };
         let provider = Provider::start();
         let gateway = Gateway::with(&provider, &setup);
-        Self { provider, gateway, roots: Arc::new(roots), files }
+        Self { provider, gateway, roots: Arc::new(roots), files, named: name }
     }
 
     fn config(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
@@ -156,7 +160,7 @@ fn a_large_body_passes_both_ways() {
         r#"{{"model":"{}","messages":[{{"role":"user","content":"{filler}"}}]}}"#,
         crate::support::model("sim,size=2000000")
     );
-    let answer = client.ask(crate::support::post("/v1/chat/completions", &body)).expect(200);
+    let answer = client.ask(post("/v1/chat/completions", &body)).expect(200);
     assert!(answer.ending == Ending::Whole && answer.body.len() >= 2_000_000, "{}", answer.body.len());
 }
 
@@ -193,4 +197,46 @@ fn a_lost_stream_ends_without_a_last_chunk() {
         "{}",
         answer.text()
     );
+}
+
+fn chat_of(model: &str, stream: bool) -> String {
+    post("/v1/chat/completions", &chat_body(model, stream))
+}
+
+/// A gateway that has a gateway for its provider, over TLS.
+#[track_caller]
+fn behind(secured: &Secured, trust: &str) -> Gateway {
+    let setup = Setup {
+        provider: format!(
+            "[[provider]]\nname = \"front\"\nbase_url = \"https://{}:8443/v1\"\nauth = \"none\"\n{trust}",
+            secured.named
+        ),
+        ..Setup::default()
+    };
+    Gateway::with(&secured.provider, &setup)
+}
+
+#[test]
+fn an_upstream_behind_tls_is_served() {
+    let secured = Secured::start();
+    let gateway = behind(&secured, &format!("ca_file = \"{}\"\n", secured.files[0].display()));
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        client.ask(chat_of("front/sim/sim", false)).expect(200);
+        let stream = client.ask(chat_of("front/sim/sim,events=20,size=2000", true)).expect(200);
+        assert!(stream.text().ends_with("data: [DONE]\n\n"), "{}", stream.text());
+    }
+    until("a connection is counted as used again", || {
+        let pooled = gateway.metric("rw_upstream_connections_total");
+        pooled.iter().any(|(labels, count)| labels.contains("reused") && *count > 0.0).then_some(())
+    });
+}
+
+#[test]
+fn an_upstream_that_no_root_vouches_for_is_refused() {
+    let secured = Secured::start();
+    let gateway = behind(&secured, "");
+    let answer = gateway.client().ask(chat_of("front/sim/sim", false));
+    answer.refusal(502);
+    assert_eq!(secured.provider.seen_as("chat").len(), 0, "something was sent all the same");
 }

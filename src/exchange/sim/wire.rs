@@ -134,7 +134,6 @@ impl Wire for SimWire {
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut gateway = self.conn.gateway.borrow_mut();
-        gateway.idle = self.side == Side::Upstream;
         if gateway.watch == Watch::None {
             gateway.watch = if self.conn.is_readable(&gateway) { Watch::Fired } else { Watch::Armed };
         }
@@ -148,7 +147,10 @@ impl Wire for SimWire {
     }
 
     fn rearm(&mut self) {
-        self.conn.gateway.borrow_mut().watch = Watch::None;
+        let mut gateway = self.conn.gateway.borrow_mut();
+        gateway.watch = Watch::None;
+        // Only the pool rearms an upstream's watch.
+        gateway.idle = self.side == Side::Upstream;
     }
 
     fn peek(&mut self) -> Stir {

@@ -10,7 +10,10 @@ use memchr::{memchr2, memmem::Finder};
 use sonic_rs::{LazyValue, to_array_iter, to_object_iter};
 
 use super::endpoint::Endpoint;
-use crate::{base::limits::JSON_DEPTH_MAX, wire::sse::data_of};
+use crate::{
+    base::limits::{FIRST_TOKEN_LOOKS_MAX, JSON_DEPTH_MAX},
+    wire::sse::data_of,
+};
 
 /// What to watch for.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +71,7 @@ impl Observer {
         let usage = needles.usage.live(json, begins_something);
         let walk = usage
             || needles.error.live(json, begins_something)
-            || !state.token_seen
+            || state.looks_for_a_token()
             || (has_choices && needles.finish_reason.live(json, begins_something))
             // A list of prompts makes more choices than `n`: whoever speaks has to finish. (In chat it can't be, and there
             // tool calls have an index too.)
@@ -140,6 +143,8 @@ impl Observer {
 struct State {
     begun: bool,
     token_seen: bool,
+    /// Events in which a first token was looked for.
+    looks: u8,
     said_end: bool,
     failed: bool,
     /// What the large event that is going by will mean when it is whole.
@@ -188,6 +193,12 @@ impl State {
             _ => (1 << choices) - 1,
         };
         !self.beyond && (self.spoke | expected) & !self.finished == 0
+    }
+
+    /// A stream that says nothing is not walked for ever in the hope of a first word.
+    fn looks_for_a_token(&mut self) -> bool {
+        self.looks = self.looks.saturating_add(1);
+        !self.token_seen && usize::from(self.looks) <= FIRST_TOKEN_LOOKS_MAX
     }
 
     fn first(&mut self, token: bool) -> bool {

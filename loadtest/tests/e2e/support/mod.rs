@@ -8,7 +8,7 @@ mod wire;
 use std::time::{Duration, Instant};
 
 pub(crate) use gateway::{CANARY, Gateway, Setup, backend, chat, chat_body, model, own_address};
-pub(crate) use process::{Program, ringway};
+pub(crate) use process::{Program, binary, ringway};
 pub(crate) use provider::Provider;
 pub(crate) use wire::{Answer, Client, Ending, post};
 
