@@ -38,7 +38,7 @@ impl<C: Wire> Client<C> {
             self.wire.readable().await;
             match self.wire.peek() {
                 Stir::Nothing => self.wire.rearm(),
-                Stir::Bytes => return true,
+                Stir::Bytes => return self.wire.expired().is_none(),
                 Stir::Gone => return false,
             }
         }

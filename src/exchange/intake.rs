@@ -236,17 +236,25 @@ impl Intake {
         }
     }
 
-    /// A body that ends well may leave its last event without the blank line.
+    /// A stream that ends well may leave its last event without the blank line. What is torn in the middle of a line, or
+    /// is not followed by a whole answer's end, stays where it is: it is not for the client.
     fn take_the_rest(&mut self, events: &mut Events) {
-        if !self.open.is_empty() && !events.large {
-            events.scratch.clear();
-            self.open.iter().for_each(|span| events.scratch.extend_from_slice(span.of(&self.buffer)));
-            let Events { observer, scratch, usage, token_seen, .. } = events;
-            if !Events::keeps(observer, scratch, usage, token_seen) {
-                self.open.clear();
-            }
+        if self.open.is_empty() {
+            return;
         }
-        self.release_open();
+        events.scratch.clear();
+        self.open.iter().for_each(|span| events.scratch.extend_from_slice(span.of(&self.buffer)));
+        let is_done = events.scratch.ends_with(b"data: [DONE]");
+        if !is_done && !events.scratch.ends_with(b"\n") && !events.scratch.ends_with(b"\r") {
+            return;
+        }
+        let Events { observer, scratch, usage, token_seen, .. } = events;
+        let keeps = Events::keeps(observer, scratch, usage, token_seen);
+        if !keeps {
+            self.open.clear();
+        } else if observer.ended(true) {
+            self.release_open();
+        }
     }
 
     fn release_open(&mut self) {

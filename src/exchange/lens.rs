@@ -95,7 +95,8 @@ impl Lens {
                 }
             }
         }
-        if ended || self.had_last_word() {
+        // As soon as it is known: what was reported was used, even if the rest is lost.
+        if self.usage.is_some() {
             #[cfg(test)]
             let before = record.tokens;
             record.tokens = tokens(self.usage, self.reasoning_apart);

@@ -107,8 +107,7 @@ async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, _presence: Pr
         if client.carry.is_empty() {
             let idle_time = shard.current_snapshot().limits.idle_time;
             client.wire.expire_at(shard.clock.now() + idle_time, Waiting::Idle);
-            client.wire.readable().await;
-            if client.wire.expired().is_some() {
+            if !client.begins().await {
                 return;
             }
         }

@@ -91,8 +91,9 @@ impl Wheel {
                 timer.filed = u64::MAX;
                 if timer.due > tick {
                     state.file(filed.timer);
-                } else if timer.expired.is_none() {
-                    timer.expired = Some(Expiry::Late(timer.why));
+                } else {
+                    // The first reason stays the reason. A later deadline still holds: the first may have shut one side.
+                    timer.expired.get_or_insert(Expiry::Late(timer.why));
                     shut(timer.fd, timer.why);
                 }
             }
@@ -203,6 +204,18 @@ mod tests {
         assert_eq!(turn(&wheel, ms(150)), [3]);
         assert_eq!(a.expired(), Some(Expiry::Late(Waiting::Head)));
         assert_eq!(turn(&wheel, ms(10_000)), NONE);
+    }
+
+    #[test]
+    fn a_socket_that_was_shut_half_way_has_deadlines_still() {
+        let wheel = Wheel::default();
+        let a = wheel.watch(3);
+        a.set(ms(100), Waiting::Body);
+        assert_eq!(turn(&wheel, ms(100)), [3]);
+        assert_eq!(turn(&wheel, ms(5_000)), NONE);
+        a.set(ms(6_000), Waiting::Reader);
+        assert_eq!(turn(&wheel, ms(6_000)), [3]);
+        assert_eq!(a.expired(), Some(Expiry::Late(Waiting::Body)));
     }
 
     #[test]

@@ -235,6 +235,9 @@ impl Check<'_> {
             format!("{id}: recorded with status {}", record.status)
         });
         let counted = record.tokens == script.usage;
+        let is_reported = |answer: &Answer| rfind(&answer.payload, b"\"usage\":{").is_some();
+        let reported = script.form == Form::Events && answer.is_some_and(is_reported);
+        self.that(counted || !reported, || format!("{id}: usage came by and was not recorded"));
         let partial = looked == Looked::Whole && script.until_close && script.breaks != Break::None;
         self.that(
             counted || (record.tokens == Tokens::default() && (looked != Looked::Whole || partial)),

@@ -6,8 +6,8 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use super::{
     answer::{Answer, Reader},
     asks::Ask,
-    conn::{Got, Peer},
     faults::Fault,
+    peer::{Got, Peer},
     wire::{Side, SimWire},
     world::{SimWorld, Surroundings},
 };

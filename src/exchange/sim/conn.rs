@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{chance::Grain, world::Sim};
+use super::world::Sim;
 use crate::base::{
     limits,
     now::Now,
@@ -32,8 +32,8 @@ pub(super) enum Way {
 pub(super) struct Conn {
     pub(super) id: usize,
     pub(super) sim: Rc<Sim>,
-    into: RefCell<Pipe>,
-    out: RefCell<Pipe>,
+    pub(super) into: RefCell<Pipe>,
+    pub(super) out: RefCell<Pipe>,
     pub(super) gateway: RefCell<Gateway>,
     /// Bytes that the gateway has written since this was last set to zero.
     pub(super) writes: Cell<usize>,
@@ -45,20 +45,20 @@ pub(super) struct Conn {
 
 /// One direction.
 #[derive(Default)]
-struct Pipe {
-    arrived: VecDeque<u8>,
+pub(super) struct Pipe {
+    pub(super) arrived: VecDeque<u8>,
     /// Sent and not yet taken by the reader, at most `window` where the writer is the gateway.
-    outstanding: usize,
-    window: usize,
+    pub(super) outstanding: usize,
+    pub(super) window: usize,
     /// Nothing arrives before what was sent before it.
-    last: Now,
-    fin_sent: bool,
-    fin: bool,
-    reset: bool,
+    pub(super) last: Now,
+    pub(super) fin_sent: bool,
+    pub(super) fin: bool,
+    pub(super) reset: bool,
     /// The reader takes no more: what comes is answered with a reset.
-    closed: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
+    pub(super) closed: bool,
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
 }
 
 /// What only the gateway's end has.
@@ -109,7 +109,7 @@ impl Conn {
         })
     }
 
-    fn pipe(&self, way: Way) -> &RefCell<Pipe> {
+    pub(super) fn pipe(&self, way: Way) -> &RefCell<Pipe> {
         if way == Way::In { &self.into } else { &self.out }
     }
 
@@ -149,18 +149,18 @@ impl Conn {
         });
     }
 
-    fn later(&self, way: Way, act: impl FnOnce() + 'static) {
+    pub(super) fn later(&self, way: Way, act: impl FnOnce() + 'static) {
         let mut pipe = self.pipe(way).borrow_mut();
         pipe.last = pipe.last.max(self.sim.now() + self.some_delay());
         self.sim.executor.at(pipe.last, act);
     }
 
-    fn some_delay(&self) -> Duration {
+    pub(super) fn some_delay(&self) -> Duration {
         let most = usize::try_from(self.delay.as_nanos()).unwrap_or(0);
         Duration::from_nanos(self.sim.chance().of(0..most + 1) as u64)
     }
 
-    fn arrive(self: &Rc<Self>, way: Way, bytes: &[u8]) {
+    pub(super) fn arrive(self: &Rc<Self>, way: Way, bytes: &[u8]) {
         let mut pipe = self.pipe(way).borrow_mut();
         if pipe.reset {
             return;
@@ -331,119 +331,10 @@ impl Conn {
 }
 
 /// Moves the first `taken` bytes.
-fn take(from: &mut VecDeque<u8>, taken: usize, into: &mut Vec<u8>) {
+pub(super) fn take(from: &mut VecDeque<u8>, taken: usize, into: &mut Vec<u8>) {
     let (first, second) = from.as_slices();
     let head = taken.min(first.len());
     into.extend_from_slice(&first[..head]);
     into.extend_from_slice(&second[..taken - head]);
     from.drain(..taken);
-}
-
-/// What a peer got.
-pub(super) enum Got {
-    Bytes(Vec<u8>),
-    Fin,
-    Reset,
-}
-
-/// The end that is not ours: a client's or a provider's.
-#[derive(Clone)]
-pub(super) struct Peer {
-    pub(super) conn: Rc<Conn>,
-    pub(super) grain: Rc<Cell<Grain>>,
-}
-
-impl Peer {
-    pub(super) fn new(conn: &Rc<Conn>) -> Self {
-        let grain = conn.sim.chance().pick(&[Grain::Fine, Grain::Coarse, Grain::Whole, Grain::Whole]);
-        let grain = if conn.sim.chance().one_in(16) { Grain::Byte } else { grain };
-        Self { conn: conn.clone(), grain: Rc::new(Cell::new(grain)) }
-    }
-
-    /// Sends bytes in pieces, and returns when they are on their way. False: the other side is gone.
-    pub(super) async fn send(&self, bytes: &[u8]) -> bool {
-        let chance = self.conn.sim.chance();
-        let grain = if bytes.len() > 8 << 10 { Grain::Whole } else { self.grain.get() };
-        let mut at = 0;
-        while at < bytes.len() {
-            let piece = chance.piece((bytes.len() - at).min(48 << 10), grain);
-            if self.is_lost() || self.conn.into.borrow().fin_sent {
-                return false;
-            }
-            self.conn.send(Way::In, bytes[at..at + piece].to_vec());
-            at += piece;
-            if chance.one_in(6) {
-                let pause = self.conn.some_delay();
-                self.conn.sim.sleep(pause).await;
-            }
-        }
-        true
-    }
-
-    /// Sends bytes that belong to no answer, and tells when they have arrived whether a request had been written by
-    /// then that had not yet been read here.
-    pub(super) fn send_stray(&self, bytes: &'static [u8], arrived: impl FnOnce(bool) + 'static) {
-        let conn = self.conn.clone();
-        self.conn.pipe(Way::In).borrow_mut().outstanding += bytes.len();
-        let on_its_way = self.conn.out.borrow().outstanding > 0;
-        self.conn.later(Way::In, move || {
-            conn.gateway.borrow_mut().stray = true;
-            arrived(on_its_way || conn.writes.get() > 0);
-            conn.arrive(Way::In, bytes);
-        });
-        self.conn.writes.set(0);
-    }
-
-    /// Takes what has arrived, at most `most` bytes of it.
-    pub(super) async fn receive(&self, most: usize) -> Got {
-        std::future::poll_fn(|cx| {
-            let mut pipe = self.conn.out.borrow_mut();
-            if !pipe.arrived.is_empty() {
-                let taken = pipe.arrived.len().min(most);
-                let mut bytes = Vec::with_capacity(taken);
-                take(&mut pipe.arrived, taken, &mut bytes);
-                pipe.outstanding -= taken;
-                let writer = pipe.writer.take();
-                drop(pipe);
-                writer.into_iter().for_each(Waker::wake);
-                return Poll::Ready(Got::Bytes(bytes));
-            }
-            if pipe.reset {
-                return Poll::Ready(Got::Reset);
-            }
-            if pipe.fin {
-                return Poll::Ready(Got::Fin);
-            }
-            pipe.reader = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// The gateway has reset or ended this connection.
-    pub(super) fn is_lost(&self) -> bool {
-        let pipe = self.conn.out.borrow();
-        pipe.reset || pipe.fin
-    }
-
-    pub(super) fn fin(&self) {
-        self.conn.finish(Way::In);
-    }
-
-    pub(super) fn reset(&self) {
-        self.close_quietly();
-        self.conn.reset(Way::In);
-    }
-
-    /// Takes no more: what still comes is answered with a reset.
-    pub(super) fn close_quietly(&self) {
-        let mut pipe = self.conn.out.borrow_mut();
-        pipe.closed = true;
-    }
-
-    /// Closes in an orderly way.
-    pub(super) fn close(&self) {
-        self.fin();
-        self.close_quietly();
-    }
 }

@@ -6,7 +6,7 @@ use super::{
     answer::{Answer, Reader},
     check,
     client::serve,
-    conn::Got,
+    peer::Got,
     upstream::{Cue, perform},
     wire::Side,
     world::{Sim, SimWorld},
@@ -170,6 +170,13 @@ fn an_answer_to_options_is_not_lost_to_a_reset() {
 }
 
 #[test]
+fn a_connection_that_brings_no_request_leaves_no_record() {
+    for client in [[Cue::Fin], [Cue::Reset]] {
+        meet(&client, &[Cue::Fin], |met| assert_eq!((met.begun, met.records.len()), (0, 0)));
+    }
+}
+
+#[test]
 fn a_slow_body_s_refusal_is_not_lost_to_a_reset() {
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
     let mut client = vec![say(0, &format!("{head}content-length: 900\r\n\r\n{{")), say(4_900, "a")];
@@ -178,4 +185,40 @@ fn a_slow_body_s_refusal_is_not_lost_to_a_reset() {
         assert_eq!(met.answers().first().map(|answer| answer.status), Some(408), "{}", met.got);
         assert!(!met.was_reset);
     });
+}
+
+#[test]
+fn usage_that_was_reported_before_a_loss_is_recorded() {
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5}}\n\n";
+    let answer = format!("{STREAM}content-length: 9000\r\n\r\n{WORD}{STOP}{usage}");
+    let asks = r#","stream":true,"stream_options":{"include_usage":true}"#;
+    meet(&[chat("1.1", "", asks)], &[say(0, &answer), Cue::Fin], |met| {
+        assert_eq!(met.records[0].outcome(), Outcome::UpstreamLost);
+        assert_eq!((met.records[0].tokens.prompt, met.records[0].tokens.completion), (Some(7), Some(5)));
+    });
+}
+
+#[test]
+fn half_an_event_in_front_of_an_early_end_is_not_forwarded() {
+    let half = &WORD[..WORD.len() / 2];
+    let until_close = format!("{STREAM}connection: close\r\n\r\n{WORD}{half}");
+    let line = format!("{STREAM}connection: close\r\n\r\n{WORD}{}", WORD.trim_end_matches('\n'));
+    for answer in [until_close, line.clone() + "\n", line] {
+        meet(&[chat("1.1", "", r#","stream":true"#)], &[say(0, &answer), Cue::Fin], |met| {
+            let answer = &met.answers()[0];
+            let rest = text(answer).strip_prefix(WORD).unwrap_or("something else");
+            assert!(!answer.whole && rest.starts_with("data: {\"error\":"), "{}", text(answer));
+        });
+    }
+}
+
+#[test]
+fn a_last_word_without_its_blank_line_is_forwarded() {
+    for last in ["data: [DONE]", "data: [DONE]\n", "data: [DONE]\r\r", "data: [DONE]\r"] {
+        let answer = format!("{STREAM}connection: close\r\n\r\n{WORD}{last}");
+        meet(&[chat("1.1", "", r#","stream":true"#)], &[say(0, &answer), Cue::Fin], |met| {
+            assert!(met.answers()[0].whole, "{last:?}: {}", met.got);
+            assert_eq!(text(&met.answers()[0]), format!("{WORD}{last}"));
+        });
+    }
 }

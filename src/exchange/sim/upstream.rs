@@ -3,8 +3,8 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{
-    conn::{Got, Peer},
     faults::Fault,
+    peer::{Got, Peer},
     script::{Break, Script},
     world::{Seen, SimWorld},
 };

@@ -9,9 +9,10 @@ use std::{
 
 use super::{
     chance::Chance,
-    conn::{Conn, Peer},
+    conn::Conn,
     executor::Executor,
     faults::{Fault, Faults},
+    peer::Peer,
     script::Script,
     upstream::{self, Cue},
     wire::{Side, SimWire},
