@@ -122,6 +122,14 @@ pub struct Limits {
     pub pool_idle_max: usize,
 }
 
+impl Limits {
+    /// The longest that a peer may take over a write of so many bytes.
+    pub fn write_time(&self, bytes: usize) -> Duration {
+        let earned_ms = (bytes as u64).saturating_mul(1_000) / self.write_rate_floor.max(1);
+        self.write_grace + Duration::from_millis(earned_ms)
+    }
+}
+
 /// A company that answers requests, and all that is needed to send it one.
 #[derive(Debug)]
 pub struct Provider {

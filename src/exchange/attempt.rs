@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     base::{limits, now::Now, waiting::Waiting},
-    config::Snapshot,
+    config::{Limits, Snapshot},
     ledger::{
         record::{Party, Record},
         sheet::AttemptResult,
@@ -120,13 +120,14 @@ async fn attempt<W: World>(
     let home = pool::Target { generation: snapshot.generation, provider: target.place.0, key: target.key };
     let (mut wire, reused) = connection(world, snapshot, target, home, record, pooled).await?;
     let failed = |failure: Failure| NoAnswer::Failed(Failure { reused, ..failure });
-    if let Err(failure) = send(world, &mut wire, target, request, ask).await {
+    if let Err(failure) = send(world, &snapshot.limits, &mut wire, target, request, ask).await {
         return Err(failed(failure));
     }
     let sent = world.now();
     record.phases.sent = Some(sent);
     let timeouts = &target.provider.timeouts;
-    let until = (record.phases.started + timeouts.total).min(sent + timeouts.first_byte);
+    let total = record.phases.started + timeouts.total;
+    let until = sooner(total, sent + timeouts.first_byte, Waiting::FirstByte);
     let head = read_head(world, client, &mut wire, until).await;
     record.waited(Party::Upstream, sent, world.now());
     match head? {
@@ -155,7 +156,7 @@ async fn connection<W: World>(
         return Ok((wire, true));
     }
     world.local().sheet.borrow_mut().upstream.opened += 1;
-    let until = now + target.provider.timeouts.connect + limits::HANDSHAKE_TIME;
+    let until = now + target.provider.timeouts.connect + snapshot.limits.handshake_time;
     let dialled = world.dial(snapshot, target.place, until).await;
     let over = world.now();
     record.waited(Party::Upstream, now, over);
@@ -167,6 +168,7 @@ async fn connection<W: World>(
 /// Writes head and body. The body's bytes leave from the buffer they were read into.
 async fn send<W: World>(
     world: &W,
+    limits: &Limits,
     wire: &mut W::Wire,
     target: Target<'_, '_>,
     request: &mut Request,
@@ -187,8 +189,7 @@ async fn send<W: World>(
             Piece::Added(span) => out.push(ours, span),
         }
     }
-    let patience = limits::WRITE_GRACE + rate_time(out.len());
-    wire.expire_at(world.now() + patience, Waiting::Send);
+    wire.expire_at(world.now() + limits.write_time(out.len()), Waiting::Send);
     let (sent, mut out) = wire.write(out).await;
 
     request.buffer = out.take(theirs);
@@ -199,9 +200,9 @@ async fn send<W: World>(
     sent.map_err(|error| Failure::new(Phase::Send, cause(wire, &error)))
 }
 
-/// The time that a peer at the slowest rate worth waiting for needs for so many bytes.
-pub(super) fn rate_time(bytes: usize) -> std::time::Duration {
-    std::time::Duration::from_secs(bytes as u64 / limits::WRITE_RATE_FLOOR)
+/// Whichever comes first: the end of the wait, or of the exchange as a whole.
+pub(super) fn sooner(total: Now, at: Now, why: Waiting) -> (Now, Waiting) {
+    if at < total { (at, why) } else { (total, Waiting::Total) }
 }
 
 /// Reads the final head, over any interim ones. The outer error is the client's departure.
@@ -209,12 +210,12 @@ async fn read_head<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     wire: &mut W::Wire,
-    until: Now,
+    until: (Now, Waiting),
 ) -> Result<Result<(Vec<u8>, Box<ResponseHead>), Failure>, NoAnswer> {
     let bounds = HeadLimits { bytes_max: limits::HEAD_BYTES_MAX, fields_max: limits::HEAD_FIELDS_MAX };
     let mut scan = HeadScan::default();
     let mut interim = 0;
-    wire.expire_at(until, Waiting::FirstByte);
+    wire.expire_at(until.0, until.1);
     // A model may think for minutes: no buffer is held meanwhile, and the watch that a pooled wire has armed serves.
     if let Still::Gone = readable_watching(client, wire).await {
         return Err(NoAnswer::ClientGone);

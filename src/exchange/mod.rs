@@ -38,7 +38,7 @@ use crate::{
         now::Now,
         waiting::{Expiry, Waiting},
     },
-    config::Snapshot,
+    config::{Limits, Snapshot},
     ledger::{
         record::{self, Deadline, OpenRecord, Outcome, Party, Record},
         sheet::Sheet,
@@ -92,6 +92,7 @@ pub struct Facts<'a> {
     /// Part of the request's body may still be on its way.
     pub unread: bool,
     pub provider: Option<&'a str>,
+    pub limits: &'a Limits,
 }
 
 /// Serves one request of `client`, and leaves one record behind, whatever happens.
@@ -105,6 +106,7 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         stays: false,
         unread: true,
         provider: None,
+        limits: &snapshot.limits,
     };
     let end = exchange(world, client, &snapshot, &mut facts, &mut open).await;
     let (outcome, next) = conclude(world, client, &mut facts, end, &mut open).await;

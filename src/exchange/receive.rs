@@ -107,11 +107,11 @@ pub(super) async fn body<W: World>(
             if length > limits.body_bytes {
                 return Err(Stop::Refused(Refusal::BodyTooLarge { bytes_max: limits.body_bytes }));
             }
-            invite(world, client, request).await?;
+            invite(world, client, request, limits).await?;
             sized_body(world, client, request, length, limits).await?;
         }
         Framing::Chunked => {
-            invite(world, client, request).await?;
+            invite(world, client, request, limits).await?;
             chunked_body(world, client, request, limits).await?;
         }
         Framing::UntilClose => debug_assert!(false, "a request's body never ends with its connection"),
@@ -123,13 +123,18 @@ pub(super) async fn body<W: World>(
 }
 
 /// Answers `Expect: 100-continue`, unless the body is coming already.
-async fn invite<W: World>(world: &W, client: &mut Client<W::Wire>, request: &Request) -> Result<(), Stop> {
+async fn invite<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    request: &Request,
+    limits: &Limits,
+) -> Result<(), Stop> {
     if !request.head.expects_continue || request.buffer.len() > request.head.bytes {
         return Ok(());
     }
     let mut out = Outgoing::default();
     out.push_all(render::CONTINUE.to_vec());
-    client.wire.expire_at(world.now() + limits::WRITE_GRACE, Waiting::Reader);
+    client.wire.expire_at(world.now() + limits.write_grace, Waiting::Reader);
     client.wire.write(out).await.0.map_err(|_| Stop::Left)
 }
 

@@ -7,7 +7,7 @@
 use super::sim::planted::{self, Bug};
 use super::{
     Facts, Stop,
-    attempt::{Answer, Watched, cause, ended, may_stay, rate_time, read_watching},
+    attempt::{Answer, Watched, cause, ended, may_stay, read_watching, sooner},
     h1::Client,
     intake::{End, Intake, Outward},
     lens::Lens,
@@ -17,8 +17,8 @@ use super::{
     seam::{Wire, World},
 };
 use crate::{
-    base::{limits, waiting::Waiting},
-    config::Provider,
+    base::waiting::Waiting,
+    config::{Limits, Provider},
     ledger::record::{Party, Record},
     policy::attempts::{Cause, Failure, Phase},
     wire::{http1::render, openai::stream::Watch},
@@ -51,6 +51,7 @@ pub(super) async fn relay<W: World>(
     reply::begin(&mut ours, &head, &buffer, kind, facts);
     let mut intake = Intake::new(buffer, head.bytes, head.framing);
     let mut committed: Option<Outward> = None;
+    let limits = facts.limits;
     let total = record.phases.started + provider.timeouts.total;
 
     let cut = loop {
@@ -65,10 +66,12 @@ pub(super) async fn relay<W: World>(
             Ok(()) => {}
         }
         if has_ended || (!lens.holds() && intake.ready_bytes() > 0) {
-            let outward = *committed
-                .get_or_insert_with(|| reply::commit(&mut ours, facts, lens.length(&intake, &head)));
+            let outward = *committed.get_or_insert_with(|| {
+                reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head))
+            });
+            let manner = Manner { outward, limits };
             record.status = head.status;
-            ours = pass_on(world, client, &mut intake, ours, outward, has_ended, record).await?;
+            ours = pass_on(world, client, &mut intake, ours, manner, has_ended, record).await?;
         }
         if has_ended {
             let outcome = if lens.failed() { Relayed::Failed } else { Relayed::Whole };
@@ -77,12 +80,13 @@ pub(super) async fn relay<W: World>(
             let stray = stray && !planted::is(Bug::PooledWithStrayBytes);
             world.local().recycle(ours);
             world.local().recycle(intake.buffer);
-            give_back(world, wire, home, provider, !stray && may_stay(&head));
+            give_back(world, wire, home, provider, limits, !stray && may_stay(&head));
             return Ok(outcome);
         }
         intake.make_room();
         let began = world.now();
-        wire.expire_at(total.min(began + provider.timeouts.between_bytes), Waiting::BetweenBytes);
+        let until = sooner(total, began + provider.timeouts.between_bytes, Waiting::BetweenBytes);
+        wire.expire_at(until.0, until.1);
         let read = match read_watching(client, &mut wire, std::mem::take(&mut intake.buffer)).await {
             Watched::Read(read, buffer) => {
                 intake.buffer = buffer;
@@ -94,7 +98,7 @@ pub(super) async fn relay<W: World>(
                 world.local().recycle(ours);
                 #[cfg(test)]
                 if planted::is(Bug::PooledAfterCancel) {
-                    give_back(world, wire, home, provider, true);
+                    give_back(world, wire, home, provider, limits, true);
                 }
                 return Err(Stop::Left);
             }
@@ -112,6 +116,7 @@ pub(super) async fn relay<W: World>(
         // Nothing has left: this can still be said with a status.
         return Err(Stop::Failed(Failure { answered: true, ..cut }));
     };
+    let manner = Manner { outward, limits };
     #[cfg(test)]
     planted::send_again(world, home, record).await;
     // A stream that had its last word is whole, however its connection ended.
@@ -120,7 +125,7 @@ pub(super) async fn relay<W: World>(
     let is_whole = is_whole || planted::is(Bug::LastChunkAfterLoss);
     intake.forget_open();
     if intake.ready_bytes() > 0 || is_whole {
-        ours = pass_on(world, client, &mut intake, ours, outward, is_whole, record).await?;
+        ours = pass_on(world, client, &mut intake, ours, manner, is_whole, record).await?;
     }
     if is_whole {
         return Ok(if lens.failed() { Relayed::Failed } else { Relayed::Whole });
@@ -129,9 +134,16 @@ pub(super) async fn relay<W: World>(
     #[cfg(test)]
     let farewell = planted::farewell(farewell);
     if let Some(event) = farewell {
-        say_farewell(world, client, ours, outward, &event, record).await?;
+        say_farewell(world, client, ours, manner, &event, record).await?;
     }
     Ok(Relayed::Cut(cut))
+}
+
+/// How a client is written to.
+#[derive(Clone, Copy)]
+struct Manner<'a> {
+    outward: Outward,
+    limits: &'a Limits,
 }
 
 /// Writes what may leave, and gives the room for our framing back.
@@ -140,12 +152,12 @@ async fn pass_on<W: World>(
     client: &mut Client<W::Wire>,
     intake: &mut Intake,
     ours: Vec<u8>,
-    outward: Outward,
+    manner: Manner<'_>,
     last: bool,
     record: &mut Record,
 ) -> Result<Vec<u8>, Stop> {
-    let out = intake.lay_out(ours, outward, last);
-    let (sent, out) = write(world, client, out, record).await;
+    let out = intake.lay_out(ours, manner.outward, last);
+    let (sent, out) = write(world, client, out, manner.limits, record).await;
     let ours = intake.settle(out);
     sent.map(|()| ours)
 }
@@ -156,20 +168,20 @@ async fn say_farewell<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     mut ours: Vec<u8>,
-    outward: Outward,
+    manner: Manner<'_>,
     event: &[u8],
     record: &mut Record,
 ) -> Result<(), Stop> {
-    if outward == Outward::Chunked {
+    if manner.outward == Outward::Chunked {
         render::chunk_head(&mut ours, event.len());
     }
     ours.extend_from_slice(event);
-    if outward == Outward::Chunked {
+    if manner.outward == Outward::Chunked {
         ours.extend_from_slice(render::CHUNK_END);
     }
     let mut out = Outgoing::default();
     let index = out.push_all(ours);
-    let (sent, mut out) = write(world, client, out, record).await;
+    let (sent, mut out) = write(world, client, out, manner.limits, record).await;
     world.local().recycle(out.take(index));
     sent
 }
@@ -178,11 +190,12 @@ async fn write<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     out: Outgoing,
+    limits: &Limits,
     record: &mut Record,
 ) -> (Result<(), Stop>, Outgoing) {
     let began = world.now();
     let bytes = out.len();
-    client.wire.expire_at(began + limits::WRITE_GRACE + rate_time(bytes), Waiting::Reader);
+    client.wire.expire_at(began + limits.write_time(bytes), Waiting::Reader);
     let (sent, out) = client.wire.write(out).await;
     // While the upstream is silent nothing is asked of the client; the upstream's own deadline is nearer.
     client.owes_nothing(record);
@@ -191,10 +204,17 @@ async fn write<W: World>(
     (sent.map_err(|_| Stop::Left), out)
 }
 
-fn give_back<W: World>(world: &W, wire: W::Wire, home: pool::Target, provider: &Provider, is_clean: bool) {
+fn give_back<W: World>(
+    world: &W,
+    wire: W::Wire,
+    home: pool::Target,
+    provider: &Provider,
+    limits: &Limits,
+    is_clean: bool,
+) {
     if is_clean && !world.draining() {
         let until = world.now() + provider.pool_idle_time;
-        let room = Room { per_target: provider.pool_idle_max, in_all: limits::POOL_IDLE_MAX };
+        let room = Room { per_target: provider.pool_idle_max, in_all: limits.pool_idle_max };
         world.local().pool.borrow_mut().give_back(home, wire, until, room);
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{
     Facts,
-    attempt::rate_time,
     h1::Client,
     intake::Outward,
     lens::Kind,
@@ -10,7 +9,7 @@ use super::{
     seam::{Wire, World},
 };
 use crate::{
-    base::{limits, waiting::Waiting},
+    base::waiting::Waiting,
     policy::attempts::{Cause, Failure, Phase},
     wire::{
         http1::{
@@ -114,8 +113,14 @@ fn ours_too(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
 
 /// Ends the head: how the body is framed, and whether the connection stays. A body that only its end can end takes the
 /// connection with it.
-pub(super) fn commit(ours: &mut Vec<u8>, facts: &mut Facts<'_>, length: Option<u64>) -> Outward {
+pub(super) fn commit(ours: &mut Vec<u8>, facts: &mut Facts<'_>, status: u16, length: Option<u64>) -> Outward {
     let mut writer = render::resume(ours);
+    if matches!(status, 204 | 304) {
+        // By its status it has no body, and may not say a length (RFC 9110 §8.6).
+        connection(&mut writer, facts);
+        writer.end();
+        return Outward::Bare;
+    }
     let chunked = length.is_none() && !facts.http10;
     facts.stays &= chunked || length.is_some();
     connection(&mut writer, facts);
@@ -194,7 +199,7 @@ pub(super) async fn say<W: World>(
     }
     let mut out = Outgoing::default();
     let index = out.push_all(ours);
-    client.wire.expire_at(world.now() + limits::WRITE_GRACE + rate_time(out.len()), Waiting::Reader);
+    client.wire.expire_at(world.now() + facts.limits.write_time(out.len()), Waiting::Reader);
     let (sent, mut out) = client.wire.write(out).await;
     world.local().recycle(out.take(index));
     sent.is_ok()

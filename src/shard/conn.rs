@@ -14,7 +14,7 @@ use super::{
     tls::Tls,
 };
 use crate::{
-    base::{limits, now::Now, waiting::Waiting},
+    base::{now::Now, waiting::Waiting},
     bridge::bulletin::Lease,
     config::{ProviderPlace, Snapshot},
     exchange::{
@@ -89,7 +89,10 @@ fn begin(
             let shard = shard.clone();
             let handshake = async move {
                 let mut tcp = tcp;
-                tcp.expire_at(shard.clock.now() + limits::HANDSHAKE_TIME, Waiting::Handshake);
+                tcp.expire_at(
+                    shard.clock.now() + shard.current_snapshot().limits.handshake_time,
+                    Waiting::Handshake,
+                );
                 // Boxed: the handshake's state is not carried along by the connection that comes of it.
                 if let Ok(tls) = Box::pin(Tls::accept(tcp, config)).await {
                     serve(shard, Stream::Tls(tls), peer, presence).await;

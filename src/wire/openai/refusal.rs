@@ -273,7 +273,9 @@ impl Refusal {
     /// In OpenAI's own words where it has some.
     fn message(&self) -> Cow<'_, str> {
         let text = match self {
-            Self::BadHead { why } => format!("The request is not valid HTTP/1.1: {why}."),
+            Self::BadHead { why } => {
+                format!("The request is not valid HTTP/1.1: {}.", why.trim_end_matches('.'))
+            }
             Self::HeadTooLarge { bytes_max } => {
                 format!("The request head is larger than the {bytes_max} bytes that are accepted.")
             }
