@@ -124,13 +124,19 @@ def start(name, command, port, log):
 
 def start_all(args, directory, upstream, log):
     systems = []
-    if args.gateway:
+
+    def gateway(name, backend):
         port = free_port()
         text = Path(args.config).read_text() if args.config else GATEWAY_CONFIG
-        config = directory / "ringway.toml"
+        config = directory / f"{name}.toml"
         config.write_text(fill(text, PORT=port, ADMIN=free_port(), UPSTREAM=upstream, CORE=args.core))
-        command = on_core(args.core, args.gateway, "run", "-c", config)
-        systems.append(start("ringway", command, port, log))
+        command = on_core(args.core, args.gateway, "run", "-c", config, "--backend", backend)
+        systems.append(start(name, command, port, log))
+
+    if args.gateway:
+        gateway("ringway", "auto")
+        if "epoll" in args.against:
+            gateway("ringway-epoll", "epoll")
     if "haproxy" in args.against:
         port = free_port()
         config = directory / "haproxy.cfg"
@@ -400,7 +406,8 @@ def main():
     parser.add_argument("--gateway", help="path of the gateway's binary; without it only the others are measured")
     parser.add_argument("--config", help="its configuration, with @PORT@, @ADMIN@, @UPSTREAM@ and @CORE@ to fill in")
     parser.add_argument("--load", default=str(HERE.parents[1] / "target/release/ringway-load"))
-    parser.add_argument("--against", default="haproxy,nginx", type=lambda text: text.split(","))
+    parser.add_argument("--against", default="haproxy,nginx", type=lambda text: text.split(","),
+                        help="haproxy, nginx, and epoll for our own other backend")
     parser.add_argument("--only", default=",".join(SCENARIOS), type=lambda text: text.split(","))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--secs", type=float, default=1.0, help="length of one measurement")
