@@ -33,7 +33,7 @@ use crate::{
     wire::openai::models::ModelList,
 };
 
-/// How long the first look-up of a provider's name may hold up the start.
+/// How long the first look-ups of the providers' names, all of them, may hold up the start.
 const FIRST_LOOKUP: Duration = Duration::from_secs(2);
 
 /// Reads the configuration anew; an error has been told already.
@@ -121,8 +121,9 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         reloads: reloads.clone(),
     };
     publisher.publish(snapshot);
+    let patience = clock.now() + FIRST_LOOKUP;
     for name in first_names {
-        if let Err(why) = resolver.wait_for(&name, FIRST_LOOKUP) {
+        if let Err(why) = resolver.wait_for(&name, patience.since(clock.now())) {
             log.warning(format_args!("{name} has no address yet: {why}"));
         }
     }

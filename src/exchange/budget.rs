@@ -34,8 +34,9 @@ impl Budget {
 
     /// A new bound, from a new configuration.
     pub fn set_max(&self, max: usize) {
-        self.0.max.set(max);
-        self.0.wake_all();
+        if self.0.max.replace(max) != max {
+            self.0.wake_all();
+        }
     }
 
     /// A hold on nothing, to be grown.

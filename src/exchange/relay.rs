@@ -156,9 +156,11 @@ async fn pass_on<W: World>(
     last: bool,
     record: &mut Record,
 ) -> Result<Vec<u8>, Stop> {
+    let payload = intake.ready_bytes();
     let out = intake.lay_out(ours, manner.outward, last);
     let (sent, out) = write(world, client, out, manner.limits, record).await;
     let ours = intake.settle(out);
+    record.bytes_out += payload as u64;
     sent.map(|()| ours)
 }
 
@@ -183,6 +185,7 @@ async fn say_farewell<W: World>(
     let index = out.push_all(ours);
     let (sent, mut out) = write(world, client, out, manner.limits, record).await;
     world.local().recycle(out.take(index));
+    record.bytes_out += event.len() as u64;
     sent
 }
 
@@ -200,7 +203,6 @@ async fn write<W: World>(
     // While the upstream is silent nothing is asked of the client; the upstream's own deadline is nearer.
     client.owes_nothing(record);
     record.waited(Party::Client, began, world.now());
-    record.bytes_out += bytes as u64;
     (sent.map_err(|_| Stop::Left), out)
 }
 

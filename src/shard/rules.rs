@@ -7,19 +7,27 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     rc::Rc,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     task::Poll,
     time::Duration,
 };
 
 use super::{
-    Clock, guard,
+    Clock, Links, guard,
     ring::{self, Backend, Choice},
+    start,
     stream::{self, Stream, Tcp},
     wheel::Wheel,
 };
 use crate::{
     base::waiting::{Expiry, Waiting},
+    bridge::{
+        bulletin::Bulletin,
+        drain::{Drain, Stage},
+        outbox::Outbox,
+        vitals::Vitals,
+    },
+    config,
     exchange::{
         Outgoing,
         h1::Client,
@@ -277,6 +285,44 @@ fn the_real_ring_is_tried() {
     match backend {
         Backend::IoUring(_) => assert_eq!(refused, None),
         Backend::Epoll => assert!(refused.is_some_and(|why| why.starts_with("io_uring is refused"))),
+    }
+}
+
+/// Rule 7: a core that runs says so where control can see it, and leaves its counts behind when it ends.
+#[test]
+fn a_core_beats_and_leaves_its_sheet() {
+    for choice in [Choice::IoUring, Choice::Epoll] {
+        let clock = Clock::new();
+        let snapshots = Arc::new(Bulletin::new(1));
+        let text = "[[provider]]\nname = \"sim\"\nbase_url = \"http://127.0.0.1:9/v1\"\nauth = \"none\"\n";
+        let loaded =
+            config::compile(text, "a test", &config::Fake::default()).expect("a small configuration");
+        snapshots.publish(Arc::new(loaded.snapshot));
+        let vitals: Arc<[Vitals]> = [Vitals::new(0)].into();
+        let outboxes: Arc<[Outbox]> = [Outbox::new()].into();
+        let drain = Arc::new(Drain::default());
+        let running = start(Links {
+            seat: 0,
+            cpu: None,
+            clock: clock.clone(),
+            choice,
+            listeners: Vec::new(),
+            snapshots: snapshots.clone(),
+            addresses: Arc::new(Bulletin::new(1)),
+            models: Arc::new(Bulletin::new(1)),
+            drain: drain.clone(),
+            outboxes: outboxes.clone(),
+            vitals: vitals.clone(),
+            connections_max: 1,
+        });
+        // It has no connection, so its first tick is also its last.
+        drain.advance(Stage::Draining);
+        running.expect("this kernel lets tests have a ring").thread.join().expect("it ends by itself");
+        assert!(vitals[0].is_alive(clock.now()), "on {choice:?}: no heartbeat");
+        assert_eq!(snapshots.taken_up(1), 1, "on {choice:?}: the snapshot was not taken up");
+        let mut sheets = 0;
+        outboxes[0].collect(|_| sheets += 1);
+        assert_eq!(sheets, 1, "on {choice:?}: its last sheet is lost");
     }
 }
 

@@ -143,24 +143,22 @@ async fn live(links: Links, backend: Backend) {
         connections_max: links.connections_max,
         crowd: RefCell::default(),
     });
-    let closing = Rc::new(RefCell::new(Some(Canceller::new())));
+    let closing = Canceller::new();
     for listener in links.listeners {
         if let Err(error) = listener.socket.set_nonblocking(shard.is_epoll) {
             debug_assert!(false, "a listener of ours takes flags: {error}");
         }
-        let handle = closing.borrow().as_ref().map(Canceller::handle);
-        if let Some(handle) = handle {
-            let accept = conn::accept(shard.clone(), listener, handle);
-            let shard = shard.clone();
-            guard::spawn(accept, move || shard.panicked());
-        }
+        let accept = conn::accept(shard.clone(), listener, closing.handle());
+        let shard = shard.clone();
+        guard::spawn(accept, move || shard.panicked());
     }
-    shard.keep_time(&closing).await;
+    shard.keep_time(closing).await;
 }
 
 impl Shard {
     /// Ticks until the drain is over: deadlines, news from control, the sheet, the heartbeat.
-    async fn keep_time(&self, closing: &RefCell<Option<Canceller>>) {
+    async fn keep_time(&self, closing: Canceller) {
+        let mut closing = Some(closing);
         let mut sheet_due = self.clock.now() + limits::SHEET_INTERVAL;
         let mut cut_at: Option<Now> = None;
         loop {
@@ -180,8 +178,7 @@ impl Shard {
             match self.drain.stage() {
                 Stage::Serving => {}
                 stage => {
-                    let closing = closing.borrow_mut().take();
-                    if let Some(closing) = closing {
+                    if let Some(closing) = closing.take() {
                         // Accepts in flight are cancelled and awaited by their tasks, never dropped.
                         closing.cancel();
                     }
