@@ -38,6 +38,10 @@ impl ProviderRoll {
     }
 }
 
+/// A line of the quota board: the counts of one limited key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Line(pub u32);
+
 #[cfg(test)]
 mod tests {
     use super::*;

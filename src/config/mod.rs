@@ -53,6 +53,7 @@
 //! pool_idle_secs = 30
 //! ```
 
+pub mod allowance;
 mod certificate;
 mod check;
 mod complaint;
