@@ -201,3 +201,19 @@ pub const MODELS_FETCH_TIME: Duration = Duration::from_secs(15);
 pub const MODELS_BYTES_MAX: usize = 4 << 20;
 pub const MODELS_PER_PROVIDER_MAX: usize = 10_000;
 pub const MODELS_FETCHES_MAX: usize = 8;
+
+/// Longest value of the routing metadata header, and most keys in it: it describes a request, it is not its payload.
+pub const METADATA_BYTES_MAX: usize = 4 << 10;
+pub const METADATA_KEYS_MAX: usize = 64;
+const _: () = assert!(METADATA_BYTES_MAX < HEAD_BYTES_MAX);
+/// Largest rate or budget that can be configured; the arithmetic of limits is exact below it.
+pub const QUOTA_AMOUNT_MAX: u64 = 1 << 40;
+/// Most `[[limit]]` tables: those of one kind are tried in order at each request.
+pub const LIMIT_TABLES_MAX: usize = 64;
+/// What an answer is taken to cost in tokens, per choice, before it is known, where the request sets no bound itself: most
+/// chat answers are shorter, and what comes is settled.
+pub const COMPLETION_TOKENS_ESTIMATE: u64 = 512;
+/// Bytes of a JSON body that are taken to be one token of prompt: English has about four, and the JSON around it adds some.
+pub const BYTES_PER_TOKEN_ESTIMATE: u64 = 4;
+/// Most tokens a prompt is taken to have: images and audio in a body are bytes, but far fewer tokens.
+pub const PROMPT_TOKENS_ESTIMATE_MAX: u64 = 128 << 10;

@@ -11,10 +11,11 @@ use toml::de::DeValue;
 use super::{
     certificate,
     provider::provider,
+    quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
-    snapshot::{Admin, Backend, Cores, Limits, Server, Snapshot, Timeouts},
+    snapshot::{Admin, Auth, Backend, Cores, Limits, Parts, Server, Snapshot, Timeouts},
 };
-use crate::base::limits;
+use crate::base::{ids::Line, limits};
 
 /// Where the gateway listens if nobody says otherwise: on this machine only.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -36,6 +37,8 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         Some(table) => timeouts(table, default_timeouts()),
         None => default_timeouts(),
     };
+    let auth = auth(root.table("auth"), &server);
+    let quotas = quotas(&mut root);
     let tables = root.tables("provider");
     if tables.is_empty() {
         root.warn(
@@ -51,9 +54,13 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     }
     let mut taken = HashMap::new();
     let providers = tables.into_iter().take(limits::PROVIDERS_MAX).flatten();
-    let providers = providers.filter_map(|table| provider(table, timeouts, &mut taken)).collect();
+    let mut providers: Vec<_> = providers.filter_map(|table| provider(table, timeouts, &mut taken)).collect();
+    for provider in &mut providers {
+        provider.allowance = quotas::first(&quotas.providers, &provider.name)
+            .map(|allowance| Numbered { allowance: allowance.clone(), line: Line(0) });
+    }
     root.close();
-    Snapshot::new(server, admin, limits, providers)
+    Snapshot::new(Parts { server, admin, limits, auth, quotas }, providers)
 }
 
 /// Which setting took which address: no two listeners may share one.
@@ -240,6 +247,28 @@ fn admin(table: Option<Table<'_>>, places: &mut Places) -> Admin {
             Admin { listen }
         }
     }
+}
+
+/// Whether callers are asked who they are. Where only this machine can connect they need not be; where others can, leaving it
+/// out has to be said twice.
+fn auth(table: Option<Table<'_>>, server: &Server) -> Auth {
+    let mut listeners = server.listen.iter().chain(&server.tls_listen);
+    let is_private = listeners.all(|address| address.ip().is_loopback());
+    let Some(mut table) = table else { return Auth { required: !is_private } };
+    let required = table.get("required").map(Field::flag);
+    let allow_anonymous = table.get("allow_anonymous").and_then(Field::flag).unwrap_or(false);
+    let required = match required {
+        Some(flag) => flag.unwrap_or(true),
+        None => !is_private,
+    };
+    if !required && !is_private && !allow_anonymous {
+        table.complain(
+            "anyone who can connect could spend the providers' keys: a listener is open to other machines",
+            "required = true, or say allow_anonymous = true as well",
+        );
+    }
+    table.close();
+    Auth { required }
 }
 
 fn limits_of(mut table: Table<'_>) -> Limits {

@@ -36,6 +36,21 @@
 //! first_byte_secs = 300
 //! between_bytes_secs = 120
 //! total_secs = 3600
+//! [auth]
+//! required = …                 # whether callers must show a token: yes, unless only this machine can connect
+//! allow_anonymous = false      # must be true for `required = false` where other machines can connect
+//! [[limit]]                    # for each kind of key
+//! by = …                       # "gateway", "address", "caller", "provider", "model" or "metadata.<key>"
+//! match = "*"                  # names of callers, providers, models; the first table that fits counts
+//! requests_per_second = …      # also _per_minute, _per_hour, _per_day
+//! tokens_per_minute = …        # also _per_day
+//! burst = …                    # requests at once; the rate's own number
+//! burst_tokens = …
+//! concurrent_requests = …
+//! concurrent_streams = …
+//! budget_tokens_day = …        # calendar, UTC, kept over restarts; by gateway and caller
+//! budget_tokens_month = …
+//! on_exceed = "finish"         # or "cut": a running stream whose tokens cross the limit
 //! [[provider]]
 //! name = …                     # of a profile, or any other
 //! profile = …                  # the profile of that name
@@ -61,6 +76,7 @@ mod credential;
 mod interpolate;
 pub mod profiles;
 mod provider;
+pub mod quotas;
 mod raw;
 mod report;
 mod snapshot;

@@ -84,6 +84,8 @@ pub(super) fn provider(
         },
         models,
         timeouts,
+        // Given by whoever reads the limits.
+        allowance: None,
         pool_idle_max: pool_idle_max.unwrap_or(POOL_IDLE_PER_TARGET_MAX),
         pool_idle_time: pool_idle_time.unwrap_or(POOL_IDLE_TIME),
     })

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use super::quotas::{Numbered, Quotas};
 use crate::base::{
     ids::{ProviderId, ProviderRoll},
     secret::Secret,
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub server: Server,
     pub admin: Admin,
     pub limits: Limits,
+    pub auth: Auth,
+    pub quotas: Quotas,
     pub providers: Vec<Provider>,
     // by_name[p.name] == i exactly when providers[i] is p
     by_name: HashMap<Box<str>, ProviderPlace>,
@@ -32,10 +35,11 @@ pub struct Snapshot {
 pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
-    pub(super) fn new(server: Server, admin: Admin, limits: Limits, providers: Vec<Provider>) -> Self {
+    pub(super) fn new(parts: Parts, providers: Vec<Provider>) -> Self {
+        let Parts { server, admin, limits, auth, quotas } = parts;
         let ids = (0..=u16::MAX).map(ProviderPlace);
         let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
-        Self { generation: 0, server, admin, limits, providers, by_name }
+        Self { generation: 0, server, admin, limits, auth, quotas, providers, by_name }
     }
 
     /// Gives each provider its number. What did not fit on the roll is counted as the last that did.
@@ -52,6 +56,22 @@ impl Snapshot {
         let id = *self.by_name.get(name)?;
         Some((id, self.providers.get(usize::from(id.0))?))
     }
+}
+
+/// What a snapshot is made of besides its providers.
+pub(super) struct Parts {
+    pub(super) server: Server,
+    pub(super) admin: Admin,
+    pub(super) limits: Limits,
+    pub(super) auth: Auth,
+    pub(super) quotas: Quotas,
+}
+
+/// Identity verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// Whether every request must show a caller's token.
+    pub required: bool,
 }
 
 #[derive(Debug)]
@@ -163,6 +183,8 @@ pub struct Provider {
     /// Idle connections that a core keeps per target.
     pub pool_idle_max: usize,
     pub pool_idle_time: Duration,
+    /// How much may be asked of it, by everyone together.
+    pub allowance: Option<Numbered>,
 }
 
 impl Provider {

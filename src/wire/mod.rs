@@ -2,6 +2,7 @@
 
 pub mod http1;
 pub mod json;
+pub mod metadata;
 pub mod model_name;
 pub mod multipart;
 pub mod openai;
