@@ -2,4 +2,5 @@
 
 pub mod attempts;
 pub mod quota;
+pub mod rate;
 pub mod route;
