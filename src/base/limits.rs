@@ -201,3 +201,15 @@ pub const MODELS_FETCH_TIME: Duration = Duration::from_secs(15);
 pub const MODELS_BYTES_MAX: usize = 4 << 20;
 pub const MODELS_PER_PROVIDER_MAX: usize = 10_000;
 pub const MODELS_FETCHES_MAX: usize = 8;
+
+// The quota board (`bridge/quota`). A line takes 128 bytes of address space, and of memory only when its page is used.
+
+/// Names a process may give a line over its life, reloads included (32 MiB): 100,000 callers change twice in full, and
+/// leave room for models and providers. More is a complaint about the configuration.
+pub const QUOTA_LINES_MAX: usize = 1 << 18;
+/// Sets of six lines for keys that no configuration names (16 MiB, 98,304 keys). With 16,000 keys limited at once one set
+/// in ten thousand overflows, with 32,000 one in two hundred. A power of two.
+pub const QUOTA_SETS: usize = 1 << 14;
+const _: () = assert!(QUOTA_SETS.is_power_of_two() && QUOTA_LINES_MAX + 8 * QUOTA_SETS <= u32::MAX as usize);
+/// Most that a budget can count: 281 million million tokens, or 281,474 dollars. A budget above it is held to it.
+pub const BUDGET_MAX: u64 = (1 << 48) - 1;

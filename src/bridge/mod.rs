@@ -10,4 +10,5 @@ pub mod bulletin;
 pub mod drain;
 pub mod outbox;
 pub mod padded;
+pub mod quota;
 pub mod vitals;
