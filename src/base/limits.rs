@@ -201,3 +201,15 @@ pub const MODELS_FETCH_TIME: Duration = Duration::from_secs(15);
 pub const MODELS_BYTES_MAX: usize = 4 << 20;
 pub const MODELS_PER_PROVIDER_MAX: usize = 10_000;
 pub const MODELS_FETCHES_MAX: usize = 8;
+
+// The hand-off of connections between cores.
+
+/// How many more connections than the least loaded core another may have before it hands new ones over: this many, or
+/// this share of the least loaded one's (an eighth). Chance alone puts two cores apart by about the root of their number:
+/// 200 connections by 14, 10,000 by 100.
+pub const HANDOFF_MARGIN_MIN: u64 = 8;
+pub const HANDOFF_MARGIN_SHARE: u64 = 8;
+/// Connections that may wait for one core to take them. A core takes all at its next turn; where this many wait, it is
+/// busy, and whoever accepted one more keeps it.
+pub const HANDOFFS_WAITING_MAX: usize = 64;
+const _: () = assert!(HANDOFFS_WAITING_MAX < CONNECTIONS_MAX);

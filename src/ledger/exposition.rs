@@ -33,6 +33,8 @@ pub struct Facts {
 pub struct ShardFacts {
     pub core: usize,
     pub connections: u64,
+    /// Connections it accepted and another core took.
+    pub handed_over: u64,
     pub buffered_bytes: u64,
     /// Backend and ring flags; `None` until the shard has started.
     pub backend: Option<(&'static str, &'static str)>,
@@ -104,6 +106,10 @@ fn shards(page: &mut Page, shards: &[ShardFacts]) {
     page.family(names::CONNECTIONS);
     for (core, shard) in &cores {
         page.sample(&[("core", core)], shard.connections);
+    }
+    page.family(names::HANDED_OVER);
+    for (core, shard) in &cores {
+        page.sample(&[("core", core)], shard.handed_over);
     }
     page.family(names::BUFFERED);
     for (core, shard) in &cores {
@@ -402,6 +408,7 @@ mod tests {
         let shard = ShardFacts {
             core: 3,
             connections: 12,
+            handed_over: 2,
             buffered_bytes: 5,
             backend: Some(("io_uring", "DEFER_TASKRUN|SINGLE_ISSUER")),
             heartbeat_age_us: Some(12_500),
@@ -487,6 +494,7 @@ mod tests {
         assert_eq!(value(&page, "rw_request_tokens_sum", &[("type", "prompt")]), Some(400.0));
         assert_eq!(value(&page, "rw_shard_heartbeat_age_seconds", &[("core", "3")]), Some(0.0125));
         assert_eq!(value(&page, "rw_shard_heartbeat_age_seconds", &[("core", "4")]), None);
+        assert_eq!(value(&page, "rw_connections_handed_over_total", &[("core", "3")]), Some(2.0));
         let labels = [("core", "3"), ("backend", "io_uring"), ("flags", "DEFER_TASKRUN|SINGLE_ISSUER")];
         assert_eq!(value(&page, "rw_shard_backend", &labels), Some(1.0));
     }

@@ -74,6 +74,10 @@ pub const ACCEPTED: Metric = counter("rw_connections_accepted_total", "Client co
 pub const PANICS: Metric =
     counter("rw_task_panics_total", "Tasks that panicked and were caught. Each is a bug.");
 pub const CONNECTIONS: Metric = gauge("rw_connections", "Client connections open now.");
+pub const HANDED_OVER: Metric = counter(
+    "rw_connections_handed_over_total",
+    "Client connections that the core accepted and handed to one with fewer.",
+);
 pub const BUFFERED: Metric = gauge("rw_buffered_request_bytes", "Request bytes held in memory now.");
 pub const BACKEND: Metric =
     gauge("rw_shard_backend", "1, with the I/O backend and ring flags the shard got.");

@@ -1,4 +1,5 @@
 //! Decisions: functions of the snapshot, the facts and the time. They wait for nothing and store nothing.
 
 pub mod attempts;
+pub mod balance;
 pub mod route;
