@@ -4,10 +4,12 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     process::ExitCode,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
+
+use rustls::ServerConfig;
 
 use crate::{
     base::{address, ids::ProviderRoll, limits, secret::Secret},
@@ -15,10 +17,11 @@ use crate::{
         addresses::Addresses,
         bulletin::{Board, Bulletin},
         drain::{Drain, Stage},
+        handoff::Door,
         outbox::Outbox,
         vitals::Vitals,
     },
-    config::{self, Cores, Dial, Snapshot},
+    config::{self, Cores, Dial, ServerTls, Snapshot},
     control::{
         admin::Admin,
         fetch::HttpFetch,
@@ -61,17 +64,39 @@ struct Publisher {
     resolver: Arc<Resolver>,
     models: Models,
     reloads: Arc<Reloads>,
+    certificates: Arc<Bulletin<Arc<ServerConfig>>>,
+}
+
+/// What came of publishing a snapshot.
+struct Published {
+    generation: u64,
+    certificate_is_new: bool,
 }
 
 impl Publisher {
-    fn publish(&mut self, mut snapshot: Snapshot) -> u64 {
+    /// # Errors
+    /// A sentence about a certificate that cannot be shown; nothing was published then.
+    fn publish(&mut self, mut snapshot: Snapshot) -> Result<Published, String> {
+        let new_certificate = snapshot.server.tls.as_ref().filter(|tls| !self.shows(tls));
+        if let Some(tls) = new_certificate {
+            let config = shard::server_config(&tls.certificates_pem, tls.key_pem.expose())
+                .map_err(|why| format!("server.tls: {why}"))?;
+            self.certificates.publish(Arc::new(config));
+        }
+        let certificate_is_new = new_certificate.is_some();
         snapshot.enrol(&mut self.roll);
         snapshot.generation = self.snapshots.generation() + 1;
         self.resolver.want(names(&snapshot));
         self.models.reload(snapshot.providers.iter().map(model_source).collect());
         let generation = self.snapshots.publish(Arc::new(snapshot));
         self.reloads.accepted(self.roll.clone());
-        generation
+        Ok(Published { generation, certificate_is_new })
+    }
+
+    /// Whether this certificate is in force already. It then stays as it is, and with it the sessions that clients resume.
+    fn shows(&self, tls: &ServerTls) -> bool {
+        let current = self.snapshots.current();
+        current.is_some_and(|current| current.server.tls.as_ref().is_some_and(|shown| shown.is_same_as(tls)))
     }
 }
 
@@ -89,6 +114,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let snapshots = Arc::new(Bulletin::<Snapshot>::new(cores));
     let addresses = Arc::new(Bulletin::<Addresses>::new(cores));
     let lists = Arc::new(Bulletin::<ModelList>::new(cores));
+    let certificates = Arc::new(Bulletin::<Arc<ServerConfig>>::new(cores));
     let vitals: Arc<[Vitals]> = cpus.iter().map(|cpu| Vitals::new(cpu.map_or(0, |cpu| cpu.id))).collect();
     let outboxes: Arc<[Outbox]> = (0..cores).map(|_| Outbox::new()).collect();
     let drain = Arc::new(Drain::default());
@@ -119,8 +145,9 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         resolver: resolver.clone(),
         models: models.map_err(no_thread)?,
         reloads: reloads.clone(),
+        certificates: certificates.clone(),
     };
-    publisher.publish(snapshot);
+    publisher.publish(snapshot)?;
     let patience = clock.now() + FIRST_LOOKUP;
     for name in first_names {
         if let Err(why) = resolver.wait_for(&name, patience.since(clock.now())) {
@@ -131,12 +158,12 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let mut shards = Vec::new();
     let mut sockets: Vec<_> = bound
         .into_iter()
-        .map(|(listeners, tls)| (listeners.sockets.into_iter(), listeners.address, tls))
+        .map(|(listeners, door)| (listeners.sockets.into_iter(), listeners.address, door))
         .collect();
     for (seat, cpu) in cpus.into_iter().enumerate() {
         let listeners = sockets
             .iter_mut()
-            .filter_map(|(sockets, _, tls)| Some(Listener { socket: sockets.next()?, tls: tls.clone() }))
+            .filter_map(|(sockets, _, door)| Some(Listener { socket: sockets.next()?, door: *door }))
             .collect();
         let running = shard::start(Links {
             seat,
@@ -147,6 +174,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
             snapshots: snapshots.clone(),
             addresses: addresses.clone(),
             models: lists.clone(),
+            certificates: certificates.clone(),
             drain: drain.clone(),
             outboxes: outboxes.clone(),
             vitals: vitals.clone(),
@@ -173,7 +201,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let listening: Vec<_> = sockets.iter().map(|(_, address, _)| *address).collect();
 
     let stats = Arc::new(Stats::new(outboxes));
-    let boards: Vec<Arc<dyn Board>> = vec![snapshots.clone(), addresses, lists];
+    let boards: Vec<Arc<dyn Board>> = vec![snapshots.clone(), addresses, lists, certificates];
     let stats_thread =
         StatsThread::start(stats.clone(), boards, limits::SHEET_INTERVAL).map_err(no_thread)?;
     let standing =
@@ -251,39 +279,35 @@ fn reload_action(
     mut reload: Reload,
     log: Log,
 ) -> Box<dyn FnMut() + Send> {
-    Box::new(move || match reload() {
-        Ok(snapshot) => {
-            let generation = match publisher.lock() {
-                Ok(mut publisher) => publisher.publish(snapshot),
-                Err(poisoned) => poisoned.into_inner().publish(snapshot),
-            };
-            log.info(format_args!("configuration reloaded: generation {generation}"));
-        }
-        Err(()) => {
-            reloads.refused();
-            log.error(format_args!("the configuration was not reloaded; the one before stays in force"));
+    Box::new(move || {
+        let published = reload().and_then(|snapshot| {
+            let mut publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner);
+            publisher.publish(snapshot).map_err(|why| log.error(format_args!("{why}")))
+        });
+        match published {
+            Ok(Published { generation, certificate_is_new }) => {
+                let certificate = if certificate_is_new { ", with a new certificate" } else { "" };
+                log.info(format_args!("configuration reloaded: generation {generation}{certificate}"));
+            }
+            Err(()) => {
+                reloads.refused();
+                log.error(format_args!("the configuration was not reloaded; the one before stays in force"));
+            }
         }
     })
 }
 
 /// Binds every address for every core, before anything else is started.
-type Bound = Vec<(shard::Listeners, Option<Arc<rustls::ServerConfig>>)>;
+type Bound = Vec<(shard::Listeners, Door)>;
 
 fn bind(snapshot: &Snapshot, cores: usize) -> Result<Bound, String> {
     let server = &snapshot.server;
-    let tls = match &server.tls {
-        Some(tls) => Some(
-            shard::server_config(&tls.certificates_pem, tls.key_pem.expose())
-                .map_err(|why| format!("server.tls: {why}"))?,
-        ),
-        None => None,
-    };
-    let plain = server.listen.iter().map(|address| (*address, None));
-    let secure = server.tls_listen.iter().map(|address| (*address, tls.clone()));
+    let plain = server.listen.iter().map(|address| (*address, Door::Plain));
+    let secure = server.tls_listen.iter().map(|address| (*address, Door::Tls));
     plain
         .chain(secure)
-        .map(|(address, tls)| match shard::bind(address, cores) {
-            Ok(listeners) => Ok((listeners, tls)),
+        .map(|(address, door)| match shard::bind(address, cores) {
+            Ok(listeners) => Ok((listeners, door)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 Err(format!("cannot listen on {address}: another process holds this port"))
             }

@@ -75,6 +75,13 @@ pub struct ServerTls {
     pub key_pem: Secret,
 }
 
+impl ServerTls {
+    /// Whether both files say what they said for `other`.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.certificates_pem == other.certificates_pem && self.key_pem.expose() == other.key_pem.expose()
+    }
+}
+
 /// Which cores get a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cores {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     base::{now::Now, waiting::Waiting},
-    bridge::bulletin::Lease,
+    bridge::{bulletin::Lease, handoff::Door},
     config::{ProviderPlace, Snapshot},
     exchange::{
         self, Next,
@@ -29,7 +29,7 @@ use crate::{
 
 /// Takes connections as long as there is room, until the drain cancels it.
 pub(super) async fn accept(shard: Rc<Shard>, listener: Listener, drain: CancelHandle) {
-    let Listener { socket, tls } = listener;
+    let Listener { socket, door } = listener;
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -43,7 +43,7 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: Listener, drain: CancelHa
         match socket.cancelable_accept(drain.clone()).await {
             Ok((stream, peer)) => {
                 pause = PAUSE_MIN;
-                begin(&shard, stream, peer, tls.clone());
+                begin(&shard, stream, peer, door);
             }
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => break,
             Err(error) if is_the_clients(&error) => {}
@@ -70,12 +70,7 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-fn begin(
-    shard: &Rc<Shard>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    tls: Option<std::sync::Arc<rustls::ServerConfig>>,
-) {
+fn begin(shard: &Rc<Shard>, stream: TcpStream, peer: SocketAddr, door: Door) {
     shard.local.sheet.borrow_mut().accepted += 1;
     let presence = shard.enter();
     let tcp = Tcp::new(stream, &shard.wheel);
@@ -83,9 +78,13 @@ fn begin(
         let shard = shard.clone();
         move || shard.panicked()
     };
-    match tls {
-        None => guard::spawn(serve(shard.clone(), Stream::Plain(tcp), peer, presence), panicked),
-        Some(config) => {
+    match door {
+        Door::Plain => guard::spawn(serve(shard.clone(), Stream::Plain(tcp), peer, presence), panicked),
+        Door::Tls => {
+            let Some(config) = shard.server_tls() else {
+                debug_assert!(false, "a certificate is published before a core starts that listens with TLS");
+                return;
+            };
             let shard = shard.clone();
             let handshake = async move {
                 let mut tcp = tcp;

@@ -310,6 +310,7 @@ fn a_core_beats_and_leaves_its_sheet() {
             snapshots: snapshots.clone(),
             addresses: Arc::new(Bulletin::new(1)),
             models: Arc::new(Bulletin::new(1)),
+            certificates: Arc::new(Bulletin::new(1)),
             drain: drain.clone(),
             outboxes: outboxes.clone(),
             vitals: vitals.clone(),

@@ -27,6 +27,7 @@ use crate::{
         addresses::Addresses,
         bulletin::{Lease, Reader},
         drain::{Drain, Stage},
+        handoff::Door,
         outbox::Outbox,
         vitals::{self, Vitals},
     },
@@ -48,6 +49,8 @@ pub struct Links {
     pub snapshots: Arc<crate::bridge::bulletin::Bulletin<Snapshot>>,
     pub addresses: Arc<crate::bridge::bulletin::Bulletin<Addresses>>,
     pub models: Arc<crate::bridge::bulletin::Bulletin<ModelList>>,
+    /// What TLS listeners show to new clients.
+    pub certificates: Arc<crate::bridge::bulletin::Bulletin<Arc<ServerConfig>>>,
     pub drain: Arc<Drain>,
     /// One for each core, by seat.
     pub outboxes: Arc<[Outbox]>,
@@ -58,7 +61,7 @@ pub struct Links {
 /// This core's socket of one address.
 pub struct Listener {
     pub socket: TcpListener,
-    pub tls: Option<Arc<ServerConfig>>,
+    pub door: Door,
 }
 
 /// A core that runs.
@@ -110,6 +113,7 @@ pub(super) struct Shard {
     snapshot: RefCell<Reader<Snapshot>>,
     addresses: RefCell<Reader<Addresses>>,
     models: RefCell<Reader<ModelList>>,
+    certificates: RefCell<Reader<Arc<ServerConfig>>>,
     drain: Arc<Drain>,
     seat: usize,
     outboxes: Arc<[Outbox]>,
@@ -133,6 +137,7 @@ async fn live(links: Links, backend: Backend) {
         snapshot: RefCell::new(links.snapshots.reader(links.seat)),
         addresses: RefCell::new(links.addresses.reader(links.seat)),
         models: RefCell::new(links.models.reader(links.seat)),
+        certificates: RefCell::new(links.certificates.reader(links.seat)),
         drain: links.drain,
         seat: links.seat,
         outboxes: links.outboxes,
@@ -224,6 +229,7 @@ impl Shard {
         }
         self.addresses.borrow_mut().newest();
         self.models.borrow_mut().newest();
+        self.certificates.borrow_mut().newest();
     }
 
     pub(super) fn current_snapshot(&self) -> Lease<Snapshot> {
@@ -238,6 +244,11 @@ impl Shard {
 
     pub(super) fn current_models(&self) -> Option<Lease<ModelList>> {
         self.models.borrow_mut().newest().cloned()
+    }
+
+    /// What a client that connects now is shown; one configuration for all cores, so that it can resume on any.
+    pub(super) fn server_tls(&self) -> Option<Arc<ServerConfig>> {
+        self.certificates.borrow_mut().newest().map(|config| Arc::clone(config))
     }
 
     /// What a handshake with this provider needs; made once per configuration, and with it the cache of its sessions.
