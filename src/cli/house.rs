@@ -17,7 +17,7 @@ use crate::{
         addresses::Addresses,
         bulletin::{Board, Bulletin},
         drain::{Drain, Stage},
-        handoff::Door,
+        handoff::{Door, Inbox},
         outbox::Outbox,
         vitals::Vitals,
     },
@@ -117,6 +117,10 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let certificates = Arc::new(Bulletin::<Arc<ServerConfig>>::new(cores));
     let vitals: Arc<[Vitals]> = cpus.iter().map(|cpu| Vitals::new(cpu.map_or(0, |cpu| cpu.id))).collect();
     let outboxes: Arc<[Outbox]> = (0..cores).map(|_| Outbox::new()).collect();
+    let inboxes: Arc<[Inbox]> = (0..cores)
+        .map(|_| Inbox::new())
+        .collect::<io::Result<_>>()
+        .map_err(|error| format!("cannot connect the cores: {error}"))?;
     let drain = Arc::new(Drain::default());
     let reloads = Arc::new(Reloads::default());
     let now = {
@@ -178,6 +182,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
             drain: drain.clone(),
             outboxes: outboxes.clone(),
             vitals: vitals.clone(),
+            inboxes: inboxes.clone(),
             connections_max,
         })?;
         if seat == 0 {

@@ -4,18 +4,21 @@ use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use monoio::{
     io::CancelHandle,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
 };
 
 use super::{
     dial, guard, ring,
     run::{Listener, Presence, Shard},
-    stream::{Stream, Tcp},
+    stream::{self, Stream, Tcp},
     tls::Tls,
 };
 use crate::{
     base::{now::Now, waiting::Waiting},
-    bridge::{bulletin::Lease, handoff::Door},
+    bridge::{
+        bulletin::Lease,
+        handoff::{Door, Handed},
+    },
     config::{ProviderPlace, Snapshot},
     exchange::{
         self, Next,
@@ -43,7 +46,10 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: Listener, drain: CancelHa
         match socket.cancelable_accept(drain.clone()).await {
             Ok((stream, peer)) => {
                 pause = PAUSE_MIN;
-                begin(&shard, stream, peer, door);
+                shard.local.sheet.borrow_mut().accepted += 1;
+                if let Some(stream) = keep(&shard, stream, peer, door) {
+                    begin(&shard, stream, peer, door);
+                }
             }
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => break,
             Err(error) if is_the_clients(&error) => {}
@@ -70,8 +76,55 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
+/// The connection, if it stays here; it goes to a core with far fewer, unless that one has no place for it.
+fn keep(shard: &Shard, stream: TcpStream, peer: SocketAddr, door: Door) -> Option<TcpStream> {
+    let Some(inbox) = shard.better_inbox() else { return Some(stream) };
+    match inbox.offer(Handed { socket: stream::release(stream), peer, door }) {
+        Ok(()) => {
+            shard.handed_over();
+            None
+        }
+        Err(kept) => take_in(shard, kept.socket),
+    }
+}
+
+/// A connection from outside this core's runtime, in it. One that cannot be taken in is closed.
+fn take_in(shard: &Shard, socket: std::net::TcpStream) -> Option<TcpStream> {
+    // Its flags are those of the core that accepted it, which need not be on this core's backend.
+    socket.set_nonblocking(shard.is_epoll).ok()?;
+    TcpStream::from_std(socket).ok()
+}
+
+/// Takes the connections that other cores hand over, as long as there is room, until the drain closes the inbox.
+pub(super) async fn adopt(shard: Rc<Shard>) {
+    let inbox = shard.inbox();
+    let Ok(bell) = inbox.bell().and_then(UnixStream::from_std) else { return close_inbox(&shard) };
+    // The bell is only polled: nothing that could be lost is in flight, here or when the core ends.
+    while !inbox.is_closed() && bell.readable(false).await.is_ok() {
+        inbox.hush();
+        loop {
+            poll_fn(|cx| shard.poll_room(cx)).await;
+            let Some(handed) = inbox.take() else { break };
+            serve_handed(&shard, handed);
+        }
+    }
+    close_inbox(&shard);
+}
+
+/// Takes nothing from other cores any more, and serves what they had left: it was accepted.
+pub(super) fn close_inbox(shard: &Rc<Shard>) {
+    for handed in shard.inbox().close() {
+        serve_handed(shard, handed);
+    }
+}
+
+fn serve_handed(shard: &Rc<Shard>, Handed { socket, peer, door }: Handed) {
+    if let Some(stream) = take_in(shard, socket) {
+        begin(shard, stream, peer, door);
+    }
+}
+
 fn begin(shard: &Rc<Shard>, stream: TcpStream, peer: SocketAddr, door: Door) {
-    shard.local.sheet.borrow_mut().accepted += 1;
     let presence = shard.enter();
     let tcp = Tcp::new(stream, &shard.wheel);
     let panicked = {

@@ -27,13 +27,16 @@ use crate::{
         addresses::Addresses,
         bulletin::{Lease, Reader},
         drain::{Drain, Stage},
-        handoff::Door,
+        handoff::{Door, Inbox},
         outbox::Outbox,
         vitals::{self, Vitals},
     },
     config::{Provider, ProviderPlace, Snapshot},
     exchange::{local::Local, seam::Stir},
-    policy::attempts::{Cause, Failure, Phase},
+    policy::{
+        attempts::{Cause, Failure, Phase},
+        balance,
+    },
     wire::openai::models::ModelList,
 };
 
@@ -55,6 +58,7 @@ pub struct Links {
     /// One for each core, by seat.
     pub outboxes: Arc<[Outbox]>,
     pub vitals: Arc<[Vitals]>,
+    pub inboxes: Arc<[Inbox]>,
     pub connections_max: usize,
 }
 
@@ -118,6 +122,7 @@ pub(super) struct Shard {
     seat: usize,
     outboxes: Arc<[Outbox]>,
     vitals: Arc<[Vitals]>,
+    inboxes: Arc<[Inbox]>,
     chance: Cell<u64>,
     /// By provider, for the configuration of this generation.
     client_tls: RefCell<(u64, HashMap<u16, Arc<ClientConfig>>)>,
@@ -142,6 +147,7 @@ async fn live(links: Links, backend: Backend) {
         seat: links.seat,
         outboxes: links.outboxes,
         vitals: links.vitals,
+        inboxes: links.inboxes,
         chance: Cell::new(seed | 1),
         client_tls: RefCell::default(),
         connections: Cell::new(0),
@@ -157,12 +163,18 @@ async fn live(links: Links, backend: Backend) {
         let shard = shard.clone();
         guard::spawn(accept, move || shard.panicked());
     }
+    let adopt = conn::adopt(shard.clone());
+    let deaf = shard.clone();
+    guard::spawn(adopt, move || {
+        deaf.panicked();
+        conn::close_inbox(&deaf);
+    });
     shard.keep_time(closing).await;
 }
 
 impl Shard {
     /// Ticks until the drain is over: deadlines, news from control, the sheet, the heartbeat.
-    async fn keep_time(&self, closing: Canceller) {
+    async fn keep_time(self: &Rc<Self>, closing: Canceller) {
         let mut closing = Some(closing);
         let mut sheet_due = self.clock.now() + limits::SHEET_INTERVAL;
         let mut cut_at: Option<Now> = None;
@@ -171,7 +183,6 @@ impl Shard {
             let now = self.clock.now();
             let vitals = &self.vitals[self.seat];
             vitals.beat(now);
-            vitals.set_connections(self.connections.get() as u64);
             vitals.set_buffered_bytes(self.local.budget.used() as u64);
             self.wheel.turn(now, stream::expire);
             self.take_up_news();
@@ -186,6 +197,7 @@ impl Shard {
                     if let Some(closing) = closing.take() {
                         // Accepts in flight are cancelled and awaited by their tasks, never dropped.
                         closing.cancel();
+                        conn::close_inbox(self);
                     }
                     self.drain_step(stage, now, &mut cut_at);
                     if self.connections.get() == 0 || cut_at.is_some_and(|cut| now > cut + CUT_PATIENCE) {
@@ -291,8 +303,37 @@ impl Shard {
 
     /// Counts a connection in, until the guard is dropped.
     pub(super) fn enter(self: &Rc<Self>) -> Presence {
-        self.connections.set(self.connections.get() + 1);
+        self.set_connections(self.connections.get() + 1);
         Presence(self.clone())
+    }
+
+    fn set_connections(&self, connections: usize) {
+        self.connections.set(connections);
+        self.vitals[self.seat].set_connections(connections as u64);
+    }
+
+    /// Where a connection that was just accepted goes, if it is not to stay: the inbox of a core with far fewer.
+    pub(super) fn better_inbox(&self) -> Option<&Inbox> {
+        if self.is_draining() {
+            return None;
+        }
+        let now = self.clock.now();
+        let load = |seat: usize| self.vitals[seat].connections() + self.inboxes[seat].waiting();
+        let others = (0..self.inboxes.len()).filter(|seat| *seat != self.seat);
+        // A core that is stuck has few connections for a reason.
+        let others = others.filter(|seat| self.vitals[*seat].is_alive(now));
+        balance::hand_to(load(self.seat), others.map(|seat| (seat, load(seat))))
+            .map(|seat| &self.inboxes[seat])
+    }
+
+    /// Counts a connection that was left in another core's inbox.
+    pub(super) fn handed_over(&self) {
+        self.vitals[self.seat].count_handed_over();
+    }
+
+    /// What other cores hand to this one.
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.inboxes[self.seat]
     }
 
     /// Ready when there is room for another connection.
@@ -310,7 +351,7 @@ pub(super) struct Presence(Rc<Shard>);
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.set_connections(self.0.connections.get() - 1);
         let crowd = std::mem::take(&mut *self.0.crowd.borrow_mut());
         crowd.into_iter().for_each(Waker::wake);
     }

@@ -4,7 +4,7 @@ use std::{
     cell::UnsafeCell,
     future::Future,
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -162,6 +162,12 @@ impl Tcp {
     pub(super) fn end_writing(&mut self) {
         shutdown(self.fd, libc::SHUT_WR);
     }
+}
+
+/// Takes a connection out of this core's runtime, for another core's. It must be fresh: nothing of it is in flight.
+pub(super) fn release(io: TcpStream) -> std::net::TcpStream {
+    // SAFETY: the descriptor is open, and nothing else owns it any more.
+    unsafe { std::net::TcpStream::from_raw_fd(io.into_raw_fd()) }
 }
 
 /// One system call that neither waits nor consumes.
