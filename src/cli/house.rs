@@ -11,6 +11,7 @@ use std::{
 
 use rustls::ServerConfig;
 
+use super::fixed::Fixed;
 use crate::{
     base::{address, ids::ProviderRoll, limits, secret::Secret},
     bridge::{
@@ -65,12 +66,15 @@ struct Publisher {
     models: Models,
     reloads: Arc<Reloads>,
     certificates: Arc<Bulletin<Arc<ServerConfig>>>,
+    started_with: Fixed,
 }
 
 /// What came of publishing a snapshot.
 struct Published {
     generation: u64,
     certificate_is_new: bool,
+    /// Settings that take effect only at the next start.
+    waits_for_restart: Vec<&'static str>,
 }
 
 impl Publisher {
@@ -84,13 +88,14 @@ impl Publisher {
             self.certificates.publish(Arc::new(config));
         }
         let certificate_is_new = new_certificate.is_some();
+        let waits_for_restart = self.started_with.differences(&Fixed::of(&snapshot));
         snapshot.enrol(&mut self.roll);
         snapshot.generation = self.snapshots.generation() + 1;
         self.resolver.want(names(&snapshot));
         self.models.reload(snapshot.providers.iter().map(model_source).collect());
         let generation = self.snapshots.publish(Arc::new(snapshot));
         self.reloads.accepted(self.roll.clone());
-        Ok(Published { generation, certificate_is_new })
+        Ok(Published { generation, certificate_is_new, waits_for_restart })
     }
 
     /// Whether this certificate is in force already. It then stays as it is, and with it the sessions that clients resume.
@@ -150,6 +155,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         models: models.map_err(no_thread)?,
         reloads: reloads.clone(),
         certificates: certificates.clone(),
+        started_with: Fixed::of(&snapshot),
     };
     publisher.publish(snapshot)?;
     let patience = clock.now() + FIRST_LOOKUP;
@@ -290,9 +296,12 @@ fn reload_action(
             publisher.publish(snapshot).map_err(|why| log.error(format_args!("{why}")))
         });
         match published {
-            Ok(Published { generation, certificate_is_new }) => {
+            Ok(Published { generation, certificate_is_new, waits_for_restart }) => {
                 let certificate = if certificate_is_new { ", with a new certificate" } else { "" };
                 log.info(format_args!("configuration reloaded: generation {generation}{certificate}"));
+                for setting in waits_for_restart {
+                    log.warning(format_args!("{setting} has changed: that takes effect at the next start"));
+                }
             }
             Err(()) => {
                 reloads.refused();

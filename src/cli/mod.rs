@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod fixed;
 mod house;
 mod panics;
 mod run;
