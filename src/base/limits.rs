@@ -201,3 +201,14 @@ pub const MODELS_FETCH_TIME: Duration = Duration::from_secs(15);
 pub const MODELS_BYTES_MAX: usize = 4 << 20;
 pub const MODELS_PER_PROVIDER_MAX: usize = 10_000;
 pub const MODELS_FETCHES_MAX: usize = 8;
+
+// Where a client is: X-Forwarded-For and the PROXY protocol.
+
+/// Most hops in the `X-Forwarded-For` of a trusted proxy (403): three or four are common, and each is one look-up.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// Most bytes of a PROXY protocol header, version 2. The specification wants it smaller than one segment; certificates'
+/// names and load balancers' own fields stay far below this.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
+/// Most bytes of a version 1 header with its CR LF, by its specification.
+pub const PROXY_LINE_BYTES_MAX: usize = 107;
+const _: () = assert!(PROXY_LINE_BYTES_MAX <= PROXY_HEADER_BYTES_MAX);

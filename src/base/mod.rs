@@ -4,6 +4,7 @@ pub mod address;
 pub mod ids;
 pub mod limits;
 pub mod now;
+pub mod prefixes;
 pub mod secret;
 pub mod span;
 pub mod waiting;

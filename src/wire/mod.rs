@@ -5,4 +5,5 @@ pub mod json;
 pub mod model_name;
 pub mod multipart;
 pub mod openai;
+pub mod proxy_protocol;
 pub mod sse;
