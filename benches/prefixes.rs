@@ -23,23 +23,27 @@ impl Chance {
         self.0
     }
 
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() >> 33).unwrap_or(0) % bound
+    }
+
     fn address(&mut self, is_v4: bool, blocks: &[u16]) -> IpAddr {
         let (high, low) = (self.next(), self.next());
         if is_v4 {
-            return Ipv4Addr::from((low >> 32) as u32).into();
+            return Ipv4Addr::from(low.to_be_bytes().first_chunk::<4>().copied().unwrap_or_default()).into();
         }
         let bits = u128::from(high) << 64 | u128::from(low);
         match blocks {
             [] => Ipv6Addr::from(bits | 1 << 127).into(),
             blocks => {
-                let block = u128::from(blocks[(high % blocks.len() as u64) as usize]);
+                let block = u128::from(blocks[self.below(blocks.len())]);
                 Ipv6Addr::from(bits >> 12 | block << 112).into()
             }
         }
     }
 }
 
-fn network(ip: IpAddr, length: u32) -> Prefix {
+fn network(ip: IpAddr, length: usize) -> Prefix {
     let text = match ip {
         IpAddr::V4(ip) => format!("{}/{length}", Ipv4Addr::from(u32::from(ip) & !0 << (32 - length))),
         IpAddr::V6(ip) => format!("{}/{length}", Ipv6Addr::from(u128::from(ip) & !0 << (128 - length))),
@@ -51,11 +55,11 @@ fn prefixes(c: &mut Criterion) {
     let mut group = c.benchmark_group("prefixes, 100,000 networks");
     for (name, blocks) in [("anywhere", &[][..]), ("registries", &[0x2400, 0x2600, 0x2800, 0x2a00][..])] {
         let mut chance = Chance(0x5eed_0001);
-        let members: Vec<(IpAddr, u32)> = (0..NETWORKS)
+        let members: Vec<(IpAddr, usize)> = (0..NETWORKS)
             .map(|i| {
                 let is_v4 = i % 2 == 0;
-                let length = if is_v4 { 20 + chance.next() % 13 } else { 36 + chance.next() % 29 };
-                (chance.address(is_v4, blocks), length as u32)
+                let length = if is_v4 { 20 + chance.below(13) } else { 36 + chance.below(29) };
+                (chance.address(is_v4, blocks), length)
             })
             .collect();
         let set: Prefixes = members.iter().map(|(ip, length)| network(*ip, *length)).collect();
@@ -63,8 +67,7 @@ fn prefixes(c: &mut Criterion) {
             let family = if is_v4 { "IPv4" } else { "IPv6" };
             let of_family: Vec<IpAddr> =
                 members.iter().map(|(ip, _)| *ip).filter(|ip| ip.is_ipv4() == is_v4).collect();
-            let hits: Vec<IpAddr> =
-                (0..ASKED).map(|_| of_family[(chance.next() % of_family.len() as u64) as usize]).collect();
+            let hits: Vec<IpAddr> = (0..ASKED).map(|_| of_family[chance.below(of_family.len())]).collect();
             let misses: Vec<IpAddr> = std::iter::repeat_with(|| chance.address(is_v4, blocks))
                 .filter(|ip| !set.contains(*ip))
                 .take(ASKED)

@@ -131,12 +131,16 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let mut shards = Vec::new();
     let mut sockets: Vec<_> = bound
         .into_iter()
-        .map(|(listeners, tls)| (listeners.sockets.into_iter(), listeners.address, tls))
+        .map(|(listeners, tls, is_proxied)| {
+            (listeners.sockets.into_iter(), listeners.address, tls, is_proxied)
+        })
         .collect();
     for (seat, cpu) in cpus.into_iter().enumerate() {
         let listeners = sockets
             .iter_mut()
-            .filter_map(|(sockets, _, tls)| Some(Listener { socket: sockets.next()?, tls: tls.clone() }))
+            .filter_map(|(sockets, _, tls, is_proxied)| {
+                Some(Listener { socket: sockets.next()?, tls: tls.clone(), is_proxied: *is_proxied })
+            })
             .collect();
         let running = shard::start(Links {
             seat,
@@ -170,7 +174,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         }
         shards.push(running.thread);
     }
-    let listening: Vec<_> = sockets.iter().map(|(_, address, _)| *address).collect();
+    let listening: Vec<_> = sockets.iter().map(|(_, address, ..)| *address).collect();
 
     let stats = Arc::new(Stats::new(outboxes));
     let boards: Vec<Arc<dyn Board>> = vec![snapshots.clone(), addresses, lists];
@@ -267,7 +271,7 @@ fn reload_action(
 }
 
 /// Binds every address for every core, before anything else is started.
-type Bound = Vec<(shard::Listeners, Option<Arc<rustls::ServerConfig>>)>;
+type Bound = Vec<(shard::Listeners, Option<Arc<rustls::ServerConfig>>, bool)>;
 
 fn bind(snapshot: &Snapshot, cores: usize) -> Result<Bound, String> {
     let server = &snapshot.server;
@@ -283,7 +287,7 @@ fn bind(snapshot: &Snapshot, cores: usize) -> Result<Bound, String> {
     plain
         .chain(secure)
         .map(|(address, tls)| match shard::bind(address, cores) {
-            Ok(listeners) => Ok((listeners, tls)),
+            Ok(listeners) => Ok((listeners, tls, server.proxy_protocol.contains(&address))),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 Err(format!("cannot listen on {address}: another process holds this port"))
             }

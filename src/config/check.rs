@@ -9,10 +9,11 @@ use std::{
 use toml::de::DeValue;
 
 use super::{
+    access::access,
     certificate,
     provider::provider,
     raw::{Field, Table, Text},
-    snapshot::{Admin, Backend, Cores, Limits, Server, Snapshot, Timeouts},
+    snapshot::{Access, Admin, Backend, Cores, Limits, Server, Snapshot, Timeouts},
 };
 use crate::base::limits;
 
@@ -23,8 +24,9 @@ const ADMIN_LISTEN: &str = "127.0.0.1:8081";
 /// Compiles a file; what is returned means nothing if anything was complained of.
 pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     let mut places = Places::default();
+    let access = access(root.table("access"));
     let server = match root.table("server") {
-        Some(table) => server(table, &mut places),
+        Some(table) => server(table, &mut places, &access),
         None => server_without_table(),
     };
     let admin = admin(root.table("admin"), &mut places);
@@ -53,7 +55,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     let providers = tables.into_iter().take(limits::PROVIDERS_MAX).flatten();
     let providers = providers.filter_map(|table| provider(table, timeouts, &mut taken)).collect();
     root.close();
-    Snapshot::new(server, admin, limits, providers)
+    Snapshot::new(server, admin, access, limits, providers)
 }
 
 /// Which setting took which address: no two listeners may share one.
@@ -102,7 +104,7 @@ fn address(text: &Text<'_>) -> Option<SocketAddr> {
     parsed
 }
 
-fn server(mut table: Table<'_>, places: &mut Places) -> Server {
+fn server(mut table: Table<'_>, places: &mut Places, access: &Access) -> Server {
     // An address that is wrong stays in the list as `None`: there is something to listen on, only not yet.
     let mut listeners = |field: Option<Field<'_>>, setting| {
         field.map(|field| match field.texts() {
@@ -154,19 +156,45 @@ fn server(mut table: Table<'_>, places: &mut Places) -> Server {
     let drain_time =
         table.get("drain_secs").and_then(|field| field.secs(Duration::ZERO..=limits::CONFIG_TIME_MAX));
     let connections_max = table.get("connections_max").and_then(|field| field.count(1..=CONNECTIONS_CEILING));
+    let all_known = [&listen, &tls_listen].into_iter().flatten().flatten().all(Option::is_some);
+    let listen: Vec<SocketAddr> = match (listen, &tls_listen) {
+        (Some(listen), _) => listen.into_iter().flatten().collect(),
+        (None, Some(_)) => Vec::new(),
+        (None, None) => defaults.listen,
+    };
+    let tls_listen: Vec<SocketAddr> = tls_listen.into_iter().flatten().flatten().collect();
+    let proxied = table.get("proxy_protocol").and_then(Field::texts).unwrap_or_default();
+    let proxied = proxied.iter().filter_map(|text| {
+        let listener = address(text)?;
+        if !listen.contains(&listener) && !tls_listen.contains(&listener) {
+            // One that was written wrong may be the one that is meant.
+            if all_known {
+                text.complain(
+                    "nothing listens on this address",
+                    "name one of `listen` or `tls_listen`, as it stands there",
+                );
+            }
+            return None;
+        }
+        if !listener.ip().is_loopback() && access.trusted_proxies.is_empty() {
+            text.warn(
+                "only a proxy on this machine is believed here: the connections of others are closed",
+                "access.trusted_proxies = [\"…\"] names the addresses of your proxies",
+            );
+        }
+        Some(listener)
+    });
+    let proxy_protocol = proxied.collect();
     table.close();
     Server {
-        listen: match (listen, &tls_listen) {
-            (Some(listen), _) => listen.into_iter().flatten().collect(),
-            (None, Some(_)) => Vec::new(),
-            (None, None) => defaults.listen,
-        },
-        tls_listen: tls_listen.into_iter().flatten().flatten().collect(),
+        listen,
+        tls_listen,
         tls,
         cores,
         backend: backend.unwrap_or(defaults.backend),
         drain_time: drain_time.unwrap_or(defaults.drain_time),
         connections_max: connections_max.unwrap_or(defaults.connections_max),
+        proxy_protocol,
     }
 }
 
@@ -182,6 +210,7 @@ fn server_without_table() -> Server {
         backend: Backend::Auto,
         drain_time: limits::DRAIN_TIME,
         connections_max: limits::CONNECTIONS_MAX,
+        proxy_protocol: Vec::new(),
     }
 }
 
@@ -409,6 +438,33 @@ mod tests {
                 "1:16 admin.listen: the admin listener can be reached from other machines and asks nobody who they are",
             ],
         );
+    }
+
+    #[test]
+    fn the_proxy_protocol_is_for_addresses_that_are_listened_on() {
+        let provider = "[[provider]]\nname = \"openai\"\n";
+        check(&format!("server.proxy_protocol = \"127.0.0.1:8080\"\n{provider}"), &[]);
+        check(
+            &format!(
+                "server.listen = [\"127.0.0.1:1\", \"[::1]:1\"]\nserver.proxy_protocol = [\"[::1]:1\"]\n{provider}"
+            ),
+            &[],
+        );
+        check(
+            "server.proxy_protocol = [\"127.0.0.1:8081\", \":8080\"]",
+            &[
+                "1:26 server.proxy_protocol[0]: nothing listens on this address",
+                "1:44 server.proxy_protocol[1]: `:8080` is not an address to listen on",
+            ],
+        );
+        check(
+            "server.listen = \":1\"\nserver.proxy_protocol = \"127.0.0.1:1\"",
+            &["1:17 server.listen: `:1` is not an address to listen on"],
+        );
+        let open = "server.listen = \"0.0.0.0:1\"\nserver.proxy_protocol = \"0.0.0.0:1\"\n";
+        let warning = "only a proxy on this machine is believed here: the connections of others are closed";
+        check(&format!("{open}{provider}"), &[&format!("2:25 server.proxy_protocol: {warning}")]);
+        check(&format!("{open}access.trusted_proxies = \"10.0.0.0/8\"\n{provider}"), &[]);
     }
 
     #[test]

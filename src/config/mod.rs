@@ -15,8 +15,15 @@
 //! backend = "auto"             # or "io_uring", "epoll"
 //! drain_secs = 30
 //! connections_max = 16384      # per core
+//! proxy_protocol = []          # which of these expect the PROXY protocol, from this machine or trusted_proxies
 //! [admin]
 //! listen = "127.0.0.1:8081"    # or "off"
+//! [access]                     # networks such as "192.0.2.0/24", "2001:db8::/32", "192.0.2.7"
+//! allow = …                    # who may come in; otherwise everyone who is not denied
+//! allow_file = …               # a file with more of them, one a line, # begins a comment
+//! deny = []                    # wins over allow
+//! deny_file = …
+//! trusted_proxies = []         # whose X-Forwarded-For says where a client is
 //! [limits]                     # explained in base/limits.rs
 //! head_bytes = 32768
 //! head_fields = 100
@@ -53,6 +60,7 @@
 //! pool_idle_secs = 30
 //! ```
 
+mod access;
 pub mod allowance;
 mod certificate;
 mod check;
@@ -76,8 +84,8 @@ use zeroize::Zeroizing;
 pub use self::{
     complaint::{Complaint, Complaints, Severity},
     snapshot::{
-        Admin, Backend, Cores, Dial, Key, Limits, Provider, ProviderPlace, Server, ServerTls, Snapshot,
-        Timeouts,
+        Access, Admin, Backend, Cores, Dial, Key, Limits, Provider, ProviderPlace, Server, ServerTls,
+        Snapshot, Timeouts,
     },
     surroundings::{Process, Surroundings},
 };

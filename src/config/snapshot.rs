@@ -11,6 +11,7 @@ use std::{
 
 use crate::base::{
     ids::{ProviderId, ProviderRoll},
+    prefixes::{AccessList, Prefixes},
     secret::Secret,
 };
 
@@ -21,6 +22,7 @@ pub struct Snapshot {
     pub generation: u64,
     pub server: Server,
     pub admin: Admin,
+    pub access: Access,
     pub limits: Limits,
     pub providers: Vec<Provider>,
     // by_name[p.name] == i exactly when providers[i] is p
@@ -32,10 +34,16 @@ pub struct Snapshot {
 pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
-    pub(super) fn new(server: Server, admin: Admin, limits: Limits, providers: Vec<Provider>) -> Self {
+    pub(super) fn new(
+        server: Server,
+        admin: Admin,
+        access: Access,
+        limits: Limits,
+        providers: Vec<Provider>,
+    ) -> Self {
         let ids = (0..=u16::MAX).map(ProviderPlace);
         let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
-        Self { generation: 0, server, admin, limits, providers, by_name }
+        Self { generation: 0, server, admin, access, limits, providers, by_name }
     }
 
     /// Gives each provider its number. What did not fit on the roll is counted as the last that did.
@@ -66,6 +74,8 @@ pub struct Server {
     pub drain_time: Duration,
     /// Per core.
     pub connections_max: usize,
+    /// Those of `listen` and `tls_listen` on which a connection begins with a PROXY protocol header.
+    pub proxy_protocol: Vec<SocketAddr>,
 }
 
 /// The certificate that listeners show. Both parts were parsed and belong together.
@@ -98,6 +108,13 @@ pub enum Backend {
 pub struct Admin {
     /// `None`: there is no admin listener.
     pub listen: Option<SocketAddr>,
+}
+
+/// Clients' addresses: who may come in, and whose word is taken for where a client is.
+#[derive(Debug, Default)]
+pub struct Access {
+    pub list: AccessList,
+    pub trusted_proxies: Prefixes,
 }
 
 /// The bounds that an operator may change; each is explained beside its default in `base::limits`.

@@ -36,7 +36,7 @@ pub fn client<'a>(
     }
     let hops = &hops[..count];
     let client = hops.iter().rev().find(|hop| !trusted.contains(**hop));
-    Ok(client.or(hops.first()).copied().unwrap_or(peer))
+    Ok(client.or_else(|| hops.first()).copied().unwrap_or(peer))
 }
 
 /// Why a trusted proxy's list is not believed.

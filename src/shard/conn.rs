@@ -8,7 +8,7 @@ use monoio::{
 };
 
 use super::{
-    dial, guard, ring,
+    dial, guard, proxy, ring,
     run::{Listener, Presence, Shard},
     stream::{Stream, Tcp},
     tls::Tls,
@@ -29,7 +29,7 @@ use crate::{
 
 /// Takes connections as long as there is room, until the drain cancels it.
 pub(super) async fn accept(shard: Rc<Shard>, listener: Listener, drain: CancelHandle) {
-    let Listener { socket, tls } = listener;
+    let Listener { socket, tls, is_proxied } = listener;
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -43,7 +43,7 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: Listener, drain: CancelHa
         match socket.cancelable_accept(drain.clone()).await {
             Ok((stream, peer)) => {
                 pause = PAUSE_MIN;
-                begin(&shard, stream, peer, tls.clone());
+                begin(&shard, stream, peer, tls.clone(), is_proxied);
             }
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => break,
             Err(error) if is_the_clients(&error) => {}
@@ -75,6 +75,7 @@ fn begin(
     stream: TcpStream,
     peer: SocketAddr,
     tls: Option<std::sync::Arc<rustls::ServerConfig>>,
+    is_proxied: bool,
 ) {
     shard.local.sheet.borrow_mut().accepted += 1;
     let presence = shard.enter();
@@ -84,23 +85,51 @@ fn begin(
         move || shard.panicked()
     };
     match tls {
-        None => guard::spawn(serve(shard.clone(), Stream::Plain(tcp), peer, presence), panicked),
-        Some(config) => {
-            let shard = shard.clone();
-            let handshake = async move {
-                let mut tcp = tcp;
-                tcp.expire_at(
-                    shard.clock.now() + shard.current_snapshot().limits.handshake_time,
-                    Waiting::Handshake,
-                );
-                // Boxed: the handshake's state is not carried along by the connection that comes of it.
-                if let Ok(tls) = Box::pin(Tls::accept(tcp, config)).await {
-                    serve(shard, Stream::Tls(tls), peer, presence).await;
-                }
-            };
-            guard::spawn(handshake, panicked);
+        None if !is_proxied => {
+            guard::spawn(serve(shard.clone(), Stream::Plain(tcp), peer, presence), panicked)
         }
+        tls => guard::spawn(unwrap(shard.clone(), tcp, peer, tls, is_proxied, presence), panicked),
     }
+}
+
+/// Takes off what HTTP is wrapped in, then serves it.
+async fn unwrap(
+    shard: Rc<Shard>,
+    tcp: Tcp,
+    peer: SocketAddr,
+    tls: Option<std::sync::Arc<rustls::ServerConfig>>,
+    is_proxied: bool,
+    presence: Presence,
+) {
+    // Boxed: what leads to a connection is not carried along by it.
+    if let Some((stream, client)) = Box::pin(unwrapped(&shard, tcp, peer, tls, is_proxied)).await {
+        serve(shard, stream, client, presence).await;
+    }
+}
+
+/// The client's stream and its address; `None` if the connection is to be closed without a word.
+async fn unwrapped(
+    shard: &Shard,
+    mut tcp: Tcp,
+    peer: SocketAddr,
+    tls: Option<std::sync::Arc<rustls::ServerConfig>>,
+    is_proxied: bool,
+) -> Option<(Stream, SocketAddr)> {
+    let mut client = peer;
+    if is_proxied {
+        let snapshot = shard.current_snapshot();
+        if !proxy::is_believed(peer.ip(), &snapshot.access.trusted_proxies) {
+            return None;
+        }
+        tcp.expire_at(shard.clock.now() + snapshot.limits.head_time, Waiting::Head);
+        // A wait may outlive a reload.
+        drop(snapshot);
+        client = proxy::client(&mut tcp, peer).await?;
+    }
+    let Some(config) = tls else { return Some((Stream::Plain(tcp), client)) };
+    tcp.expire_at(shard.clock.now() + shard.current_snapshot().limits.handshake_time, Waiting::Handshake);
+    let tls = Tls::accept(tcp, config).await.ok()?;
+    Some((Stream::Tls(tls), client))
 }
 
 /// Serves one connection. Idle, it holds this small future and nothing else: the exchange is boxed at its first byte.
@@ -179,9 +208,12 @@ mod tests {
     #[test]
     fn an_idle_connection_and_an_exchange_are_small() {
         let idle = size_of_output(|| serve(never(), never(), never(), never()));
+        let wrapped = size_of_output(|| unwrap(never(), never(), never(), never(), never(), never()));
         let exchange = size_of_output(|| exchange::serve(never::<&Shard>(), never::<&mut Client<Stream>>()));
-        println!("an idle connection's future: {idle} bytes, an exchange's: {exchange} bytes");
-        assert!(idle <= 1 << 10, "{idle}");
+        println!(
+            "an idle connection's future: {idle} bytes, wrapped {wrapped}; an exchange's: {exchange} bytes"
+        );
+        assert!(idle <= 1 << 10 && wrapped <= 1 << 10, "{idle}, {wrapped}");
         assert!(exchange <= 8 << 10, "{exchange}");
     }
 }

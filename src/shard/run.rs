@@ -59,6 +59,8 @@ pub struct Links {
 pub struct Listener {
     pub socket: TcpListener,
     pub tls: Option<Arc<ServerConfig>>,
+    /// Connections begin with a PROXY protocol header, before TLS.
+    pub is_proxied: bool,
 }
 
 /// A core that runs.

@@ -166,16 +166,19 @@ impl Tcp {
 
 /// One system call that neither waits nor consumes.
 pub(super) fn peek(fd: RawFd) -> Stir {
-    let mut byte = [0u8; 1];
-    // SAFETY: the pointer and length are those of a live array of one byte.
-    let got =
-        unsafe { libc::recv(fd, byte.as_mut_ptr().cast(), byte.len(), libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    match got {
-        0 => Stir::Gone,
-        1.. => Stir::Bytes,
-        _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Stir::Nothing,
-        _ => Stir::Gone,
+    match receive(fd, &mut [0], libc::MSG_PEEK) {
+        Ok(0) => Stir::Gone,
+        Ok(_) => Stir::Bytes,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Stir::Nothing,
+        Err(_) => Stir::Gone,
     }
+}
+
+/// One system call that does not wait.
+pub(super) fn receive(fd: RawFd, into: &mut [u8], flags: i32) -> io::Result<usize> {
+    // SAFETY: the pointer and length are those of a live, writable slice.
+    let got = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), flags | libc::MSG_DONTWAIT) };
+    usize::try_from(got).map_err(|_negative| io::Error::last_os_error())
 }
 
 /// Ends one or both directions; errors mean that the connection has ended already.

@@ -8,6 +8,7 @@ mod graph;
 mod http1;
 mod lifecycle;
 mod limits;
+mod proxy_protocol;
 mod refusals;
 mod refused_ring;
 mod relay;

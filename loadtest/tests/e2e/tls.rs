@@ -10,17 +10,22 @@ use rustls::{
 use crate::support::{Client, Ending, Gateway, Provider, Setup, chat, chat_body, own_address, post, until};
 
 /// A gateway with a TLS listener, and what a client needs to trust it.
-struct Secured {
+pub(crate) struct Secured {
     provider: Provider,
-    gateway: Gateway,
+    pub(crate) gateway: Gateway,
     roots: Arc<RootCertStore>,
     files: [PathBuf; 2],
     /// An address that the certificate names.
-    named: std::net::Ipv4Addr,
+    pub(crate) named: std::net::Ipv4Addr,
 }
 
 impl Secured {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines for `[server]`.
+    pub(crate) fn with(server: &str) -> Self {
         let name = own_address();
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), name.to_string()])
             .expect("a certificate can be made");
@@ -33,7 +38,7 @@ impl Secured {
         let [cert, key] = files.each_ref().map(|file| file.display());
         let setup = Setup {
             server: format!(
-                "tls_listen = [\"HOST:8443\", \"{name}:8443\"]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}\n"
+                "tls_listen = [\"HOST:8443\", \"{name}:8443\"]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}\n{server}"
             ),
             limits: "handshake_secs = 1\n".into(),
             ..Setup::default()
@@ -43,14 +48,15 @@ impl Secured {
         Self { provider, gateway, roots: Arc::new(roots), files, named: name }
     }
 
-    fn config(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    pub(crate) fn config(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_protocol_versions(versions);
         let mut config = builder.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Arc::new(config)
     }
 
-    fn plain(&self) -> Client {
+    /// A connection to the TLS listener, without TLS as yet.
+    pub(crate) fn plain(&self) -> Client {
         let mut address = self.gateway.address;
         address.set_port(8443);
         Client::connect(address)
@@ -69,7 +75,7 @@ impl Drop for Secured {
     }
 }
 
-fn session(config: &Arc<ClientConfig>) -> ClientConnection {
+pub(crate) fn session(config: &Arc<ClientConfig>) -> ClientConnection {
     let name = ServerName::try_from("localhost").expect("a name");
     ClientConnection::new(Arc::clone(config), name).expect("a session can be made")
 }

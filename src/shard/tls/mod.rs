@@ -7,7 +7,7 @@
 mod at_once;
 mod config;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     future::poll_fn,

@@ -208,6 +208,14 @@ impl Client {
         assert!(!reset, "reset instead of closed");
     }
 
+    /// The connection ends, by FIN or by RST, and not a byte comes before that.
+    #[track_caller]
+    pub(crate) fn expect_silent_end(&mut self) {
+        self.rest();
+        let said = String::from_utf8_lossy(&self.held).into_owned();
+        assert!(self.held.is_empty(), "an answer where none was due: {said:?}");
+    }
+
     /// The connection ends, whatever is said before that.
     #[track_caller]
     pub(crate) fn expect_end(&mut self) {

@@ -104,7 +104,10 @@ impl Peer {
 }
 
 /// Runs `peer` in a thread and `ours` on a core's runtime, once on every driver this kernel has. Each gets its own end.
-fn meet<T: Send>(peer: impl Fn(TcpStream) -> T + Sync, ours: impl AsyncFn(Tcp, Wheel)) -> Vec<T> {
+pub(in crate::shard) fn meet<T: Send>(
+    peer: impl Fn(TcpStream) -> T + Sync,
+    ours: impl AsyncFn(Tcp, Wheel),
+) -> Vec<T> {
     let mut answers = Vec::new();
     let legacy = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("epoll");
     answers.push(meet_on(legacy, &peer, &ours));
