@@ -1,6 +1,7 @@
 //! Words that everyone uses: time as a value, addresses, bounds, spans, secrets. Names nothing else in the house.
 
 pub mod address;
+pub mod glob;
 pub mod ids;
 pub mod limits;
 pub mod now;

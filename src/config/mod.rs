@@ -54,6 +54,7 @@
 //! ```
 
 pub mod allowance;
+pub mod callers;
 mod certificate;
 mod check;
 mod complaint;

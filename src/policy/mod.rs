@@ -1,5 +1,6 @@
 //! Decisions: functions of the snapshot, the facts and the time. They wait for nothing and store nothing.
 
 pub mod attempts;
+pub mod credential;
 pub mod quota;
 pub mod route;

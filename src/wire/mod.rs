@@ -6,3 +6,4 @@ pub mod model_name;
 pub mod multipart;
 pub mod openai;
 pub mod sse;
+pub mod token;
