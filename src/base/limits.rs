@@ -201,3 +201,20 @@ pub const MODELS_FETCH_TIME: Duration = Duration::from_secs(15);
 pub const MODELS_BYTES_MAX: usize = 4 << 20;
 pub const MODELS_PER_PROVIDER_MAX: usize = 10_000;
 pub const MODELS_FETCHES_MAX: usize = 8;
+
+// Callers and the state directory that keeps them.
+
+/// Most callers of one gateway: ten times what it is built for, at a quarter of a kilobyte each.
+pub const CALLERS_MAX: usize = 1_000_000;
+/// Most patterns, tags, or addresses in one list of one caller: what admission walks for a request.
+pub const CALLER_LIST_MAX: usize = 256;
+/// Longest tag: it stands in metrics and logs, as names do.
+pub const TAG_BYTES_MAX: usize = 64;
+const _: () = assert!(TAG_BYTES_MAX <= NAME_BYTES_MAX);
+/// How often the running gateway looks whether callers have changed: a caller that is disabled is out within it.
+pub const STATE_POLL: Duration = Duration::from_millis(200);
+/// How long a writer waits for another: both are commands of an operator, or the gateway itself.
+pub const STATE_BUSY_TIME: Duration = Duration::from_secs(5);
+/// Most bytes of a caller's settings as they are kept: lists of the greatest length and patterns of the greatest size.
+pub const CALLER_SETTINGS_BYTES_MAX: usize = 1 << 20;
+const _: () = assert!(CALLER_LIST_MAX * (MODEL_BYTES_MAX + 3) * 3 < CALLER_SETTINGS_BYTES_MAX);

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    path::{Component, Path, PathBuf},
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use super::{
     provider::provider,
     raw::{Field, Table, Text},
     snapshot::{Admin, Backend, Cores, Limits, Server, Snapshot, Timeouts},
+    surroundings::Surroundings,
 };
 use crate::base::limits;
 
@@ -36,6 +38,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         Some(table) => timeouts(table, default_timeouts()),
         None => default_timeouts(),
     };
+    let state = state(root.table("state"), root.around());
     let tables = root.tables("provider");
     if tables.is_empty() {
         root.warn(
@@ -53,7 +56,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     let providers = tables.into_iter().take(limits::PROVIDERS_MAX).flatten();
     let providers = providers.filter_map(|table| provider(table, timeouts, &mut taken)).collect();
     root.close();
-    Snapshot::new(server, admin, limits, providers)
+    Snapshot::new(server, admin, limits, state, providers)
 }
 
 /// Which setting took which address: no two listeners may share one.
@@ -242,6 +245,28 @@ fn admin(table: Option<Table<'_>>, places: &mut Places) -> Admin {
     }
 }
 
+/// Where the state is kept: as the file says, or where systemd made a directory for it.
+fn state(table: Option<Table<'_>>, around: &dyn Surroundings) -> Option<PathBuf> {
+    // Several are separated by colons; one that is not absolute was not set by systemd.
+    let given = around.env("STATE_DIRECTORY");
+    let given = given.as_deref().and_then(|paths| paths.split(':').next()).map(Path::new);
+    let given = given.filter(|path| path.is_absolute()).map(Path::to_owned);
+    let Some(mut table) = table else { return given };
+    let dir = table.get("dir").map(Field::text);
+    table.close();
+    let Some(dir) = dir else { return given };
+    let dir = dir?;
+    let path = Path::new(dir.value.as_str());
+    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        dir.complain(
+            format!("{} is not the whole path of a directory", dir.quoted()),
+            "dir = \"/var/lib/ringway\"",
+        );
+        return None;
+    }
+    Some(path.to_owned())
+}
+
 fn limits_of(mut table: Table<'_>) -> Limits {
     let mut count =
         |key, range, default: usize| table.get(key).and_then(|field| field.count(range)).unwrap_or(default);
@@ -334,7 +359,10 @@ fn default_timeouts() -> Timeouts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{check, check_fix};
+    use super::super::{
+        Fake, compile,
+        tests::{check, check_fix},
+    };
 
     #[test]
     fn numbers_out_of_range_are_refused() {
@@ -409,6 +437,27 @@ mod tests {
                 "1:16 admin.listen: the admin listener can be reached from other machines and asks nobody who they are",
             ],
         );
+    }
+
+    #[test]
+    fn the_state_directory_is_a_whole_path_or_the_one_that_systemd_made() {
+        for wrong in ["state", "./state", "", "~/state", "/var/lib/../x"] {
+            let what = format!("1:13 state.dir: `{wrong}` is not the whole path of a directory");
+            check(&format!("state.dir = \"{wrong}\""), &[&what]);
+        }
+        let dir = |text: &str, given: Option<&'static str>| {
+            let env = given.map(|path| ("STATE_DIRECTORY", path)).into_iter().collect();
+            let around = Fake { env, ..Fake::default() };
+            let loaded = compile(text, "t.toml", &around).unwrap_or_else(|complaints| panic!("{complaints}"));
+            loaded.snapshot.state.map(|path| path.display().to_string())
+        };
+        let said = "state.dir = \"/srv/ringway\"";
+        assert_eq!(dir("", None), None);
+        assert_eq!(dir("", Some("/var/lib/ringway:/var/lib/other")).as_deref(), Some("/var/lib/ringway"));
+        assert_eq!(dir("", Some("relative")), None);
+        assert_eq!(dir("[state]", Some("/var/lib/ringway")).as_deref(), Some("/var/lib/ringway"));
+        assert_eq!(dir(said, Some("/var/lib/ringway")).as_deref(), Some("/srv/ringway"));
+        assert_eq!(dir(said, None).as_deref(), Some("/srv/ringway"));
     }
 
     #[test]

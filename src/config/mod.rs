@@ -36,6 +36,8 @@
 //! first_byte_secs = 300
 //! between_bytes_secs = 120
 //! total_secs = 3600
+//! [state]
+//! dir = …                      # what outlives the process, such as callers; systemd's $STATE_DIRECTORY, or there is none
 //! [[provider]]
 //! name = …                     # of a profile, or any other
 //! profile = …                  # the profile of that name

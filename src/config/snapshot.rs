@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub server: Server,
     pub admin: Admin,
     pub limits: Limits,
+    /// The state directory; `None`: there are no callers. Taken up at the start alone.
+    pub state: Option<PathBuf>,
     pub providers: Vec<Provider>,
     // by_name[p.name] == i exactly when providers[i] is p
     by_name: HashMap<Box<str>, ProviderPlace>,
@@ -32,10 +35,16 @@ pub struct Snapshot {
 pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
-    pub(super) fn new(server: Server, admin: Admin, limits: Limits, providers: Vec<Provider>) -> Self {
+    pub(super) fn new(
+        server: Server,
+        admin: Admin,
+        limits: Limits,
+        state: Option<PathBuf>,
+        providers: Vec<Provider>,
+    ) -> Self {
         let ids = (0..=u16::MAX).map(ProviderPlace);
         let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
-        Self { generation: 0, server, admin, limits, providers, by_name }
+        Self { generation: 0, server, admin, limits, state, providers, by_name }
     }
 
     /// Gives each provider its number. What did not fit on the roll is counted as the last that did.

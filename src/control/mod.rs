@@ -14,6 +14,7 @@ pub mod models;
 pub mod resolver;
 pub mod signals;
 pub mod standing;
+pub mod state;
 pub mod stats;
 
 /// The clock of the process, the same that cores read: their heartbeats are compared with it.
