@@ -9,6 +9,7 @@ use ringway::{
         allowance::Allowance,
         callers::{Caller, Callers, Caps, Digests},
     },
+    control::state::State,
     policy::credential::{Presented, presented},
     wire::{
         http1::{HeadLimits, parse_request},
@@ -111,5 +112,39 @@ fn header(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, authenticate, header);
+/// What a change costs the thread that follows the state: the whole table, read and built anew.
+fn load(criterion: &mut Criterion) {
+    let directory = std::env::temp_dir().join(format!("ringway-bench-state-{}", std::process::id()));
+    let state = State::open(&directory).expect("it can be made");
+    let mut database = rusqlite::Connection::open(directory.join("ringway.db")).expect("it opens");
+    let filling = database.transaction().expect("it begins");
+    {
+        let insert = "INSERT INTO caller (id, name, digest, created_unix_ms, enabled, settings) VALUES (?, ?, ?, 0, 1, ?)";
+        let mut insert = filling.prepare(insert).expect("the table is there");
+        let settings = r#"{"models":["openai/*","groq/*"],"allow":["10.0.0.0/8"],"tags":["team:search"],
+            "limits":[{"measure":"requests_per_minute","most":60},{"measure":"tokens_per_day","most":1000000}]}"#;
+        for number in 0..100_000 {
+            let row = (id(number).as_str().to_owned(), format!("caller-{number}"), [1u8; 32], settings);
+            insert.execute(row).expect("inserted");
+        }
+    }
+    filling.commit().expect("it ends");
+    let before = resident_bytes();
+    let callers = state.callers().expect("they can be read");
+    println!("{} callers take {} bytes each", callers.len(), (resident_bytes() - before) / callers.len());
+    let mut group = criterion.benchmark_group("state");
+    group.sample_size(10);
+    group.bench_function("load_100000_callers", |bencher| {
+        bencher.iter(|| state.callers().expect("read").len())
+    });
+    group.finish();
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages") * 4096
+}
+
+criterion_group!(benches, authenticate, header, load);
 criterion_main!(benches);
