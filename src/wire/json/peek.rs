@@ -6,9 +6,11 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use smallvec::SmallVec;
-use sonic_rs::{JsonValueTrait, LazyValue, to_object_iter};
 
-use super::{BadBody, redirects, routing_key, scan};
+use super::{
+    BadBody, redirects, routing_key,
+    scan::{self, Member},
+};
 use crate::{
     base::{limits::JSON_KEYS_MAX, span::Span},
     wire::model_name::is_model_name,
@@ -35,8 +37,9 @@ pub struct Peek<'a> {
 }
 
 /// The `stream_options` of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum StreamOptions {
+    #[default]
     Absent,
     /// Present as `null`, which lies here.
     Null(Span),
@@ -83,43 +86,60 @@ impl Peek<'_> {
 
 /// Reads the body of a JSON endpoint, which must be one strict object that names a model.
 pub fn peek(body: &[u8]) -> Result<Peek<'_>, BadBody> {
-    let text = scan::document(body)?;
+    let mut said = Said::default();
+    scan::members(body, |text, member| said.note(text, member))??;
     let brace = body.iter().position(|b| !b.is_ascii_whitespace()).filter(|&at| body[at] == b'{');
     let brace = brace.ok_or(BadBody::NotAnObject)? + 1;
 
-    let mut keys = Keys::default();
-    let mut model = None;
-    let mut stream = false;
-    let mut stream_options = StreamOptions::Absent;
-    let (mut max_completion_tokens, mut max_output_tokens, mut max_tokens) = (None, None, None);
-    let mut n = None;
-    let mut user = None;
-    let mut stateful = Stateful::default();
+    let (model, model_value) = said.model.ok_or(BadBody::ModelMissing)?;
+    Ok(Peek {
+        model,
+        model_value,
+        stream: said.stream,
+        stream_options: said.stream_options,
+        max_tokens: said.max_completion_tokens.or(said.max_output_tokens).or(said.max_tokens),
+        n: said.n,
+        user: said.user,
+        brace,
+        stateful: said.stateful,
+    })
+}
 
-    for entry in to_object_iter(text) {
-        // sonic-rs reads a document that the scan has proven; should the two ever disagree, the stricter wins.
-        let (key, value) = entry.map_err(|_| BadBody::InvalidJson { at: 0 })?;
-        let raw = Raw::new(text, &value);
+/// What the members so far have said.
+#[derive(Default)]
+struct Said<'a> {
+    keys: Keys<'a>,
+    model: Option<(Cow<'a, str>, Span)>,
+    stream: bool,
+    stream_options: StreamOptions,
+    max_completion_tokens: Option<u64>,
+    max_output_tokens: Option<u64>,
+    max_tokens: Option<u64>,
+    n: Option<u32>,
+    user: Option<Cow<'a, str>>,
+    stateful: Stateful,
+}
+
+impl<'a> Said<'a> {
+    fn note(&mut self, text: &'a str, member: Member) -> Result<(), BadBody> {
+        let key = Raw::new(text, member.key).key();
+        let raw = Raw::new(text, member.value);
         match &*key {
-            "model" => model = Some((raw.model(&value)?, raw.span)),
-            "stream" => stream = raw.flag("stream")?.unwrap_or(false),
-            "stream_options" => stream_options = raw.stream_options(text)?,
-            "max_completion_tokens" => max_completion_tokens = raw.count("max_completion_tokens")?,
-            "max_output_tokens" => max_output_tokens = raw.count("max_output_tokens")?,
-            "max_tokens" => max_tokens = raw.count("max_tokens")?,
-            "n" => n = raw.count("n")?,
-            "user" => user = raw.user(&value)?,
-            "store" => stateful.store = raw.flag("store")?,
-            "background" => stateful.background = raw.flag("background")?.unwrap_or(false),
-            "previous_response_id" => stateful.previous_response_id = raw.text != "null",
+            "model" => self.model = Some((raw.model()?, raw.span)),
+            "stream" => self.stream = raw.flag("stream")?.unwrap_or(false),
+            "stream_options" => self.stream_options = raw.stream_options()?,
+            "max_completion_tokens" => self.max_completion_tokens = raw.count("max_completion_tokens")?,
+            "max_output_tokens" => self.max_output_tokens = raw.count("max_output_tokens")?,
+            "max_tokens" => self.max_tokens = raw.count("max_tokens")?,
+            "n" => self.n = raw.count("n")?,
+            "user" => self.user = raw.user()?,
+            "store" => self.stateful.store = raw.flag("store")?,
+            "background" => self.stateful.background = raw.flag("background")?.unwrap_or(false),
+            "previous_response_id" => self.stateful.previous_response_id = raw.text != "null",
             key => known_spelling(key)?,
         }
-        keys.add(key)?;
+        self.keys.add(key)
     }
-
-    let (model, model_value) = model.ok_or(BadBody::ModelMissing)?;
-    let max_tokens = max_completion_tokens.or(max_output_tokens).or(max_tokens);
-    Ok(Peek { model, model_value, stream, stream_options, max_tokens, n, user, brace, stateful })
 }
 
 /// Refuses a key that is a routing key in another letter case, or that redirects.
@@ -162,38 +182,34 @@ struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    /// `value` was walked out of `body`, so its text lies in it.
-    fn new(body: &'a str, value: &LazyValue<'a>) -> Self {
-        let raw = value.as_raw_str();
-        let start = raw.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
-        debug_assert_eq!(
-            body.get(start..start.wrapping_add(raw.len())),
-            Some(raw),
-            "a value lies in its body"
-        );
-        let text = body.get(start..start.wrapping_add(raw.len())).unwrap_or_default();
-        Self { text, span: Span::new(start, start + text.len()) }
+    fn new(body: &'a str, span: Span) -> Self {
+        Self { text: body.get(span.range()).unwrap_or_default(), span }
+    }
+
+    /// The unescaped key; what was shown as one is a string.
+    fn key(&self) -> Cow<'a, str> {
+        self.string().unwrap_or_default()
     }
 
     /// The unescaped string, if this is one; borrowed if it holds no escape.
-    fn string(&self, value: &LazyValue<'a>) -> Option<Cow<'a, str>> {
+    fn string(&self) -> Option<Cow<'a, str>> {
         let inner = self.text.strip_prefix('"')?.strip_suffix('"')?;
-        if inner.contains('\\') {
-            value.as_str().map(|text| Cow::Owned(text.to_owned()))
+        if inner.as_bytes().contains(&b'\\') {
+            sonic_rs::from_str(self.text).ok().map(Cow::Owned)
         } else {
             Some(Cow::Borrowed(inner))
         }
     }
 
-    fn model(&self, value: &LazyValue<'a>) -> Result<Cow<'a, str>, BadBody> {
-        let name = self.string(value).ok_or(BadBody::ModelNotString)?;
+    fn model(&self) -> Result<Cow<'a, str>, BadBody> {
+        let name = self.string().ok_or(BadBody::ModelNotString)?;
         if is_model_name(name.as_bytes()) { Ok(name) } else { Err(BadBody::ModelOdd) }
     }
 
-    fn user(&self, value: &LazyValue<'a>) -> Result<Option<Cow<'a, str>>, BadBody> {
+    fn user(&self) -> Result<Option<Cow<'a, str>>, BadBody> {
         match self.text {
             "null" => Ok(None),
-            _ => self.string(value).map(Some).ok_or(BadBody::UserNotString),
+            _ => self.string().map(Some).ok_or(BadBody::UserNotString),
         }
     }
 
@@ -215,7 +231,7 @@ impl<'a> Raw<'a> {
         digits.then(|| self.text.parse().ok()).flatten().map(Some).ok_or(BadBody::NotCount(name))
     }
 
-    fn stream_options(&self, body: &'a str) -> Result<StreamOptions, BadBody> {
+    fn stream_options(&self) -> Result<StreamOptions, BadBody> {
         if self.text == "null" {
             return Ok(StreamOptions::Null(self.span));
         }
@@ -225,18 +241,18 @@ impl<'a> Raw<'a> {
         let mut keys = Keys::default();
         let mut include_usage = None;
         let mut empty = true;
-        for entry in to_object_iter(self.text) {
-            let (key, value) = entry.map_err(|_| BadBody::InvalidJson { at: self.span.range().start })?;
+        scan::members(self.text.as_bytes(), |text, member| {
             empty = false;
+            let key = Raw::new(text, member.key).key();
             if key == "include_usage" {
-                let raw = Raw::new(body, &value);
+                let raw = Raw::new(text, member.value);
                 let asked = raw.flag("stream_options.include_usage")?.unwrap_or(false);
-                include_usage = Some(IncludeUsage { asked, value: raw.span });
+                include_usage = Some(IncludeUsage { asked, value: raw.span.behind(self.span.range().start) });
             } else if routing_key(&key) == Some("include_usage") {
                 return Err(BadBody::KeyCase("include_usage"));
             }
-            keys.add(key)?;
-        }
+            keys.add(key)
+        })??;
         Ok(StreamOptions::Object { value: self.span, empty, include_usage })
     }
 }

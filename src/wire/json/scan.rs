@@ -3,7 +3,7 @@
 //! Iterative and without allocation: nesting is one bit a level in a `u128`, so no input can overflow the stack. Linear:
 //! no byte is looked at more than a fixed number of times, and numbers are checked for syntax, never converted.
 
-use crate::base::limits::JSON_DEPTH_MAX;
+use crate::base::{limits::JSON_DEPTH_MAX, span::Span};
 
 /// Why bytes are not one strict document; `at` is the offset of the first byte that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,31 +26,69 @@ pub enum Flaw {
     },
 }
 
+/// A member of an object: where its key lies, quotes included, and its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub key: Span,
+    pub value: Span,
+}
+
 /// The text of `bytes`, if that is exactly one JSON document with nothing but white space around it.
 pub fn document(bytes: &[u8]) -> Result<&str, Flaw> {
+    let Ok(text) = members(bytes, |_, _| Ok::<_, std::convert::Infallible>(()))?;
+    Ok(text)
+}
+
+/// The same, and if it is an object, `each` is shown its members on the way, until it objects. A flaw anywhere in the
+/// document is told before an objection.
+pub fn members<'a, E>(
+    bytes: &'a [u8],
+    mut each: impl FnMut(&'a str, Member) -> Result<(), E>,
+) -> Result<Result<&'a str, E>, Flaw> {
     if bytes.starts_with(b"\xEF\xBB\xBF") {
         return Err(Flaw::ByteOrderMark);
     }
     let text = simdutf8::compat::from_utf8(bytes).map_err(|e| Flaw::Utf8 { at: e.valid_up_to() })?;
-    let end = space(bytes, value(bytes, 0)?);
+    let mut verdict = Ok(text);
+    let show = |member| {
+        if verdict.is_ok()
+            && let Err(objection) = each(text, member)
+        {
+            verdict = Err(objection);
+        }
+    };
+    let end = space(bytes, walk(bytes, 0, show)?);
     if end < bytes.len() {
         return Err(Flaw::Trailing { at: end });
     }
-    Ok(text)
+    Ok(verdict)
 }
 
 /// The end of the one value that starts at or after `at` (white space is skipped). Does not look at UTF-8.
-pub fn value(bytes: &[u8], mut at: usize) -> Result<usize, Flaw> {
+pub fn value(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
+    walk(bytes, at, |_| {})
+}
+
+fn walk(bytes: &[u8], mut at: usize, mut each: impl FnMut(Member)) -> Result<usize, Flaw> {
     let mut open = Nesting::default();
+    // Of the outermost object: the key read last, and where its value begins.
+    let (mut outer_key, mut outer_value) = (Span::default(), 0);
     loop {
         at = space(bytes, at);
+        if open.depth == 1 {
+            outer_value = at;
+        }
         match bytes.get(at) {
             Some(b'"') => at = string(bytes, at + 1)?,
             Some(b'{') => {
                 open.push(true, at)?;
                 at = space(bytes, at + 1);
                 if bytes.get(at) != Some(&b'}') {
-                    at = key(bytes, at)?;
+                    let name = key(bytes, at)?;
+                    if open.depth == 1 {
+                        outer_key = name;
+                    }
+                    at = colon(bytes, name)?;
                     continue;
                 }
                 open.pop();
@@ -73,13 +111,19 @@ pub fn value(bytes: &[u8], mut at: usize) -> Result<usize, Flaw> {
         }
         // A value has ended: close what ends with it, until another value is due.
         loop {
-            if open.depth == 0 {
-                return Ok(at);
+            match (open.depth, open.in_object()) {
+                (0, _) => return Ok(at),
+                (1, true) => each(Member { key: outer_key, value: Span::new(outer_value, at) }),
+                _ => {}
             }
             at = space(bytes, at);
             match (bytes.get(at), open.in_object()) {
                 (Some(b','), true) => {
-                    at = key(bytes, space(bytes, at + 1))?;
+                    let name = key(bytes, space(bytes, at + 1))?;
+                    if open.depth == 1 {
+                        outer_key = name;
+                    }
+                    at = colon(bytes, name)?;
                     break;
                 }
                 (Some(b','), false) => {
@@ -132,12 +176,17 @@ fn space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// From a key's opening quote to just after its colon.
-fn key(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
+/// The key at `at`, quotes included.
+fn key(bytes: &[u8], at: usize) -> Result<Span, Flaw> {
     if bytes.get(at) != Some(&b'"') {
         return Err(Flaw::Syntax { at });
     }
-    let at = space(bytes, string(bytes, at + 1)?);
+    Ok(Span::new(at, string(bytes, at + 1)?))
+}
+
+/// Just after the colon that follows a key.
+fn colon(bytes: &[u8], key: Span) -> Result<usize, Flaw> {
+    let at = space(bytes, key.range().end);
     if bytes.get(at) != Some(&b':') {
         return Err(Flaw::Syntax { at });
     }
