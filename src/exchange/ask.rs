@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::receive::Request;
 use crate::wire::{
+    http1::Known,
     json::{self, Peek, Spliced},
     multipart::{self, MultipartPeek},
     openai::{
@@ -30,11 +31,11 @@ enum Found {
 impl Ask {
     /// Reads a complete body.
     pub(super) fn read(endpoint: Endpoint, request: &Request) -> Result<Self, Refusal> {
-        let coding = request.field("content-encoding").unwrap_or(b"identity");
+        let coding = request.known(Known::ContentEncoding).unwrap_or(b"identity");
         if !coding.eq_ignore_ascii_case(b"identity") {
             return Err(Refusal::WrongContentEncoding);
         }
-        let media_type = request.field("content-type").unwrap_or(b"");
+        let media_type = request.known(Known::ContentType).unwrap_or(b"");
         let body = request.body();
         match endpoint.body() {
             Body::Json if !is_media_type(media_type, b"application/json") => {
@@ -107,6 +108,6 @@ impl Ask {
 
 /// Compares the media type alone; parameters such as `charset` may follow.
 pub(super) fn is_media_type(value: &[u8], expected: &[u8]) -> bool {
-    let bare = value.split(|byte| *byte == b';').next().unwrap_or(b"").trim_ascii();
-    bare.eq_ignore_ascii_case(expected)
+    let Some((bare, rest)) = value.split_at_checked(expected.len()) else { return false };
+    bare.eq_ignore_ascii_case(expected) && matches!(rest.trim_ascii_start().first(), None | Some(b';'))
 }

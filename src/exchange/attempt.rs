@@ -50,8 +50,7 @@ pub(super) struct Answer<C> {
     pub home: pool::Target,
     /// The head, and behind it what came with it of the body.
     pub buffer: Vec<u8>,
-    // Boxed for the reason that a request's is.
-    pub head: Box<ResponseHead>,
+    pub head: ResponseHead,
     /// By its head, what kind of body it has.
     pub kind: Kind,
 }
@@ -190,7 +189,7 @@ async fn send<W: World>(
         }
     }
     wire.expire_at(world.now() + limits.write_time(out.len()), Waiting::Send);
-    let (sent, mut out) = wire.write(out).await;
+    let sent = wire.write(&mut out).await;
 
     request.buffer = out.take(theirs);
     let mut ours = out.take(ours);
@@ -211,7 +210,7 @@ async fn read_head<W: World>(
     client: &mut Client<W::Wire>,
     wire: &mut W::Wire,
     until: (Now, Waiting),
-) -> Result<Result<(Vec<u8>, Box<ResponseHead>), Failure>, NoAnswer> {
+) -> Result<Result<(Vec<u8>, ResponseHead), Failure>, NoAnswer> {
     let bounds = HeadLimits { bytes_max: limits::HEAD_BYTES_MAX, fields_max: limits::HEAD_FIELDS_MAX };
     let mut scan = HeadScan::default();
     let mut interim = 0;
@@ -232,7 +231,7 @@ async fn read_head<W: World>(
                 }
                 Some(Cause::Malformed("too many interim answers"))
             }
-            Ok(Some(head)) => return Ok(Ok((buffer, Box::new(head)))),
+            Ok(Some(head)) => return Ok(Ok((buffer, head))),
             Ok(None) => None,
             Err(bad) => Some(Cause::Malformed(bad.reason())),
         };

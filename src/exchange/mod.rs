@@ -49,6 +49,7 @@ use crate::{
     },
     wire::{
         http1::{
+            Known,
             framing::Framing,
             head::{Method, Version},
         },
@@ -259,7 +260,7 @@ fn note_head<W: World>(world: &W, request: &Request, facts: &mut Facts<'_>) {
     facts.head_only = request.head.method == Method::Head;
     facts.unread = request.head.framing != Framing::None;
     facts.stays = request.head.keep_alive && !world.draining();
-    facts.id = match request.field("x-request-id").map(std::str::from_utf8) {
+    facts.id = match request.known(Known::RequestId).map(std::str::from_utf8) {
         Some(Ok(theirs)) if is_fit_id(theirs) => theirs.into(),
         _ => fresh_id(world),
     };

@@ -19,6 +19,7 @@ use crate::{
     config::Limits,
     wire::{
         http1::{
+            Known,
             chunked::{Chunked, Step},
             framing::Framing,
             head::{HeadLimits, HeadScan, RequestHead},
@@ -32,8 +33,7 @@ use crate::{
 /// A request whose head has been read. Its body may lie behind it, in part or whole.
 pub(super) struct Request {
     pub buffer: Vec<u8>,
-    // Boxed: a request is handed on several times, and its head is half a kilobyte.
-    pub head: Box<RequestHead>,
+    pub head: RequestHead,
     /// Payload of the body in `buffer`, complete after [`body`].
     pub body: Span,
     /// What this request holds of the core's budget for buffered bytes.
@@ -45,9 +45,9 @@ impl Request {
         self.body.of(&self.buffer)
     }
 
-    /// The one value of a field; `None` where it is absent.
-    pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
-        self.head.field(&self.buffer, name)
+    /// The first value of a field that means something here; `None` where it is absent.
+    pub(super) fn known(&self, known: Known) -> Option<&[u8]> {
+        self.head.known(&self.buffer, known)
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn head<W: World>(
                     // What lies behind it is the next request already.
                     client.carry = buffer.split_off(head.bytes);
                 }
-                return Ok(Request { buffer, head: Box::new(head), body, hold: world.local().budget.hold() });
+                return Ok(Request { buffer, head, body, hold: world.local().budget.hold() });
             }
             Ok(None) => {}
             Err(bad) => {
@@ -135,7 +135,7 @@ async fn invite<W: World>(
     let mut out = Outgoing::default();
     out.push_all(render::CONTINUE.to_vec());
     client.wire.expire_at(world.now() + limits.write_grace, Waiting::Reader);
-    client.wire.write(out).await.0.map_err(|_| Stop::Left)
+    client.wire.write(&mut out).await.map_err(|_| Stop::Left)
 }
 
 async fn sized_body<W: World>(

@@ -38,8 +38,8 @@ pub trait Wire {
     /// Reads once into the spare capacity behind `into`'s bytes. `Ok(0)`: the peer ended its side, or we shut the wire.
     async fn read(&mut self, into: Vec<u8>) -> (io::Result<usize>, Vec<u8>);
 
-    /// Writes every piece, in order, and gives the buffers back.
-    async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing);
+    /// Writes every piece, in order. The buffers are lent to the operation; afterwards they are in `out` again.
+    async fn write(&mut self, out: &mut Outgoing) -> io::Result<()>;
 
     /// From now on no operation of this wire outlasts `at`: the wire is shut then, and [`Wire::expired`] says why. While
     /// waiting for a request ([`Waiting::Head`], [`Waiting::Body`]) only its reading side is, so that the peer can be told.

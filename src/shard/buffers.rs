@@ -1,8 +1,10 @@
 //! Hands our buffers to the kernel: to be read into behind their bytes, and to be written from piece by piece.
 
+use std::ops::Range;
+
 use monoio::buf::{IoBuf, IoBufMut, IoVecBuf};
 
-use crate::exchange::Outgoing;
+use crate::{base::span::Span, exchange::Outgoing};
 
 /// Reads land behind the bytes that the vector holds, never on them.
 pub(super) struct Behind(pub(super) Vec<u8>);
@@ -26,7 +28,47 @@ unsafe impl IoBufMut for Behind {
     }
 }
 
-/// What is left to write of an [`Outgoing`], as the kernel wants it told. Boxed: an operation is moved many times.
+/// What is left to write of one piece, in the buffer it lies in.
+pub(super) struct Piece {
+    buffer: Vec<u8>,
+    // Inside of `buffer`.
+    left: Range<usize>,
+}
+
+impl Piece {
+    pub(super) fn new(buffer: Vec<u8>, span: Span) -> Self {
+        debug_assert!(span.range().end <= buffer.len(), "a piece lies inside its buffer");
+        Self { buffer, left: span.range() }
+    }
+
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// The kernel has taken so many bytes.
+    pub(super) fn advance(&mut self, written: usize) {
+        self.left.start = self.left.end.min(self.left.start + written);
+    }
+}
+
+// SAFETY: the piece lies in the heap memory of a vector that this value owns, and that stays where it is when the value
+// moves.
+unsafe impl IoBuf for Piece {
+    fn read_ptr(&self) -> *const u8 {
+        self.buffer[self.left.clone()].as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.left.len()
+    }
+}
+
+/// What is left to write of an [`Outgoing`] of several pieces, as the kernel wants it told. Boxed: an operation is moved
+/// many times.
 pub(super) struct Pieces(Box<Left>);
 
 struct Left {

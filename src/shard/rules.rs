@@ -375,8 +375,7 @@ fn a_large_vectored_write_arrives_whole() {
             out.push(second, crate::base::span::Span::new(start, start + 500));
             out.push(second, crate::base::span::Span::new(start + 500, start + 1_000));
         }
-        let (written, _) = tcp.write(out).await;
-        written.unwrap();
+        tcp.write(&mut out).await.unwrap();
         tcp.end_writing();
         assert!(reader.join().unwrap() == expect, "all bytes, in order");
     });

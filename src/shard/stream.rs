@@ -15,10 +15,8 @@ use monoio::{
     net::TcpStream,
 };
 
-use zeroize::Zeroize;
-
 use super::{
-    buffers::{Behind, Pieces},
+    buffers::{Behind, Piece, Pieces},
     tls::Tls,
     wheel::{Deadline, Wheel},
 };
@@ -66,45 +64,34 @@ impl Tcp {
         (read, buffer)
     }
 
-    /// Writes all pieces.
-    pub(super) async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
-        if let Some(small) = out.joined(limits::JOINED_WRITE_BYTES_MAX) {
-            return (self.write_all(small, out.is_secret()).await, out);
+    /// Writes all pieces; what is small leaves as one.
+    pub(super) async fn write(&mut self, out: &mut Outgoing) -> io::Result<()> {
+        out.join(limits::JOINED_WRITE_BYTES_MAX);
+        let Some((number, span)) = out.only() else { return self.write_several(out).await };
+        let mut piece = Piece::new(out.take(number), span);
+        let mut end = Ok(());
+        while end.is_ok() && !piece.is_done() {
+            let (written, rest) = self.io().write(piece).await;
+            piece = rest;
+            end = taken(written).map(|bytes| piece.advance(bytes));
         }
-        let mut pieces = Pieces::new(out);
-        while !pieces.is_done() {
+        out.put_back(number, piece.into_buffer());
+        end
+    }
+
+    async fn write_several(&mut self, out: &mut Outgoing) -> io::Result<()> {
+        let mut pieces = Pieces::new(std::mem::take(out));
+        let mut end = Ok(());
+        while end.is_ok() && !pieces.is_done() {
             let (written, rest) = if pieces.is_single() {
                 self.io().write(pieces).await
             } else {
                 self.io().writev(pieces).await
             };
             pieces = rest;
-            match written {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), pieces.into_out()),
-                Ok(written) => pieces.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (Err(error), pieces.into_out()),
-            }
+            end = taken(written).map(|bytes| pieces.advance(bytes));
         }
-        (Ok(()), pieces.into_out())
-    }
-
-    async fn write_all(&mut self, mut bytes: Vec<u8>, is_secret: bool) -> io::Result<()> {
-        let mut end = Ok(());
-        while end.is_ok() && !bytes.is_empty() {
-            let (written, rest) = self.io().write(bytes).await;
-            bytes = rest;
-            match written {
-                Ok(0) => end = Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => drop(bytes.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => end = Err(error),
-            }
-        }
-        if is_secret {
-            // All of its memory, not only what was left to write.
-            bytes.zeroize();
-        }
+        *out = pieces.into_out();
         end
     }
 
@@ -161,6 +148,15 @@ impl Tcp {
     /// Says FIN.
     pub(super) fn end_writing(&mut self) {
         shutdown(self.fd, libc::SHUT_WR);
+    }
+}
+
+/// How many bytes a write took. One that was interrupted took none, and goes on.
+fn taken(written: io::Result<usize>) -> io::Result<usize> {
+    match written {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        other => other,
     }
 }
 
@@ -222,7 +218,7 @@ impl Wire for Stream {
         }
     }
 
-    async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
+    async fn write(&mut self, out: &mut Outgoing) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.write(out).await,
             Self::Tls(tls) => tls.write(out).await,

@@ -242,7 +242,7 @@ async fn read(tls: &mut Tls) -> io::Result<Vec<u8>> {
 async fn write(tls: &mut Tls, bytes: &[u8]) {
     let mut out = Outgoing::default();
     out.push_all(bytes.to_vec());
-    tls.write(out).await.0.expect("the peer takes it");
+    tls.write(&out).await.expect("the peer takes it");
 }
 
 /// Until the socket itself is readable, whatever it is that came.
