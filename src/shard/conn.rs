@@ -103,14 +103,14 @@ fn begin(
     }
 }
 
-/// Serves one connection. Idle, it holds this small future and nothing else: the exchange is boxed at its first byte.
+/// Serves one connection. Idle, it holds this small future and nothing else: the exchange is boxed when a request begins.
 async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, _presence: Presence) {
     let mut client = Client::new(stream, peer.ip());
     loop {
         if client.carry.is_empty() {
             let idle_time = shard.current_snapshot().limits.idle_time;
             client.wire.expire_at(shard.clock.now() + idle_time, Waiting::Idle);
-            if !client.begins().await {
+            if !client.begins(&*shard).await {
                 return;
             }
         }

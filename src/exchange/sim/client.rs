@@ -74,7 +74,7 @@ pub(super) async fn serve(world: Rc<SimWorld>, wire: SimWire) {
         if client.carry.is_empty() {
             let idle_time = surroundings.snapshot().limits.idle_time;
             client.wire.expire_at(world.sim.now() + idle_time, Waiting::Idle);
-            if !client.begins().await {
+            if !client.begins(&surroundings).await {
                 return;
             }
         }
