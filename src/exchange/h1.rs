@@ -31,15 +31,17 @@ impl<C: Wire> Client<C> {
         Self { wire, carry: Vec::new(), address, ahead: false }
     }
 
-    /// Waits, without a buffer, until a request begins, and reads what has come of it into `carry`. False if none came:
-    /// the client ended the connection, or a deadline did.
-    pub async fn begins<W: World<Wire = C>>(&mut self, world: &W) -> bool {
+    /// Waits, without a buffer, until there is something to read: a request, or the connection's end. False if a deadline
+    /// came first.
+    pub async fn stirs(&mut self) -> bool {
         if !self.ahead {
             self.wire.readable().await;
         }
-        if self.wire.expired().is_some() {
-            return false;
-        }
+        self.wire.expired().is_none()
+    }
+
+    /// Reads the beginning of a request into `carry`. False if none comes: the client has ended the connection.
+    pub(super) async fn begins<W: World<Wire = C>>(&mut self, world: &W) -> bool {
         // Before the read, which takes the bytes: by this deadline a drain knows that a request is on its way.
         self.wire.expire_at(world.now() + world.snapshot().limits.head_time, Waiting::Head);
         let (read, buffer) = self.read(world.local().buffer()).await;

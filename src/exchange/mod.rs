@@ -96,8 +96,12 @@ pub struct Facts<'a> {
     pub limits: &'a Limits,
 }
 
-/// Serves one request of `client`, and leaves one record behind, whatever happens.
+/// Serves one request of `client`, of which there is something to read, and leaves one record behind, whatever happens.
+/// A client that ends its connection instead leaves none.
 pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
+    if client.carry.is_empty() && !client.begins(world).await {
+        return Next::Close;
+    }
     let mut open = OpenRecord::new(Desk(world), "none", world.now());
     let snapshot = world.snapshot();
     let mut facts = Facts {

@@ -60,14 +60,14 @@ impl Outgoing {
 
     /// Makes one piece of several that add up to no more than `bytes_max`, by copying the others behind the first.
     pub fn join(&mut self, bytes_max: usize) {
-        let len = self.len();
         let [(into, first), ref others @ ..] = self.pieces[..] else { return };
+        if others.is_empty() {
+            return;
+        }
+        let len = self.len();
         let room = &self.buffers[usize::from(into)];
         let first_ends_its_buffer = first.range().end == room.len();
-        if others.is_empty()
-            || len > bytes_max
-            || len > room.capacity() - room.len()
-            || (self.is_secret && !first_ends_its_buffer)
+        if len > bytes_max || len > room.capacity() - room.len() || (self.is_secret && !first_ends_its_buffer)
         {
             return;
         }

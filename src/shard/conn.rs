@@ -103,14 +103,15 @@ fn begin(
     }
 }
 
-/// Serves one connection. Idle, it holds this small future and nothing else: the exchange is boxed when a request begins.
+/// Serves one connection. Idle, it holds this small future and nothing else: the exchange is boxed when there is something
+/// to read.
 async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, _presence: Presence) {
     let mut client = Client::new(stream, peer.ip());
     loop {
         if client.carry.is_empty() {
             let idle_time = shard.current_snapshot().limits.idle_time;
             client.wire.expire_at(shard.clock.now() + idle_time, Waiting::Idle);
-            if !client.begins(&*shard).await {
+            if !client.stirs().await {
                 return;
             }
         }
@@ -159,7 +160,8 @@ impl World for Shard {
     }
 
     async fn dial(&self, snapshot: &Snapshot, place: ProviderPlace, until: Now) -> Result<Stream, Failure> {
-        dial::dial(self, snapshot, place, until).await
+        // Boxed: most exchanges find a connection in the pool, and need not be as large as this.
+        Box::pin(dial::dial(self, snapshot, place, until)).await
     }
 }
 

@@ -221,7 +221,8 @@ impl Wire for Stream {
     async fn write(&mut self, out: &mut Outgoing) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.write(out).await,
-            Self::Tls(tls) => tls.write(out).await,
+            // Boxed, for what it costs beside the encryption: every exchange would have to be as large.
+            Self::Tls(tls) => Box::pin(tls.write(out)).await,
         }
     }
 

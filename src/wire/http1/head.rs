@@ -168,8 +168,9 @@ pub struct HeadScan {
 impl HeadScan {
     /// [`parse_request`] for `bytes` that begin with those of the call before. After a head it starts anew.
     pub fn request(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<RequestHead>, BadHead> {
+        let Some(first) = bytes.first() else { return Ok(None) };
         // A client that speaks TLS to us would otherwise wait for us while we wait for it.
-        if bytes.first().is_some_and(|byte| !fields::is_tchar(*byte) && !matches!(byte, b'\r' | b'\n')) {
+        if !fields::is_tchar(*first) && !matches!(first, b'\r' | b'\n') {
             return Err(BadHead::BadMethod);
         }
         // Most heads arrive whole, and then the tokeniser finds the end as well. Whatever else it says is asked again below,
@@ -191,8 +192,9 @@ impl HeadScan {
         asked: Method,
         limits: HeadLimits,
     ) -> Result<Option<ResponseHead>, BadHead> {
+        let Some(first) = bytes.first() else { return Ok(None) };
         // Whatever speaks first and says something else is not an HTTP server.
-        if bytes.first().is_some_and(|byte| !matches!(byte, b'H' | b'\r' | b'\n')) {
+        if !matches!(first, b'H' | b'\r' | b'\n') {
             return Err(BadHead::BadVersion);
         }
         if self.seen == 0 {

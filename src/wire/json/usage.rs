@@ -111,10 +111,13 @@ impl<'a> Reader<'a> {
 
     /// The next byte that is not white space; it is not passed.
     fn peek(&mut self) -> Option<u8> {
-        while self.bytes.get(self.at)?.is_ascii_whitespace() {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            if !byte.is_ascii_whitespace() {
+                return Some(byte);
+            }
             self.at += 1;
         }
-        self.bytes.get(self.at).copied()
     }
 
     /// Enters an object, if one begins here.
