@@ -1,8 +1,9 @@
 //! What the gateway reads and changes in a JSON body, without ever building a tree of it.
 //!
-//! Order of trust: [`scan`] proves that the bytes are one strict document of bounded depth; only then does [`peek()`]
-//! walk its top-level keys with sonic-rs, whose walk recurses and believes what it reads. [`splice()`] turns the few
-//! changes into ranges, so every byte that is not ours leaves as it came. [`usage`] reads what an upstream reports.
+//! Order of trust: [`scan`] proves that the bytes are one strict document of bounded depth, and shows the members at the
+//! top on its way; [`peek()`] reads them there and then, and what it read counts only if the proof succeeds. Only strings
+//! with escapes are given to sonic-rs. [`splice()`] turns the few changes into ranges, so every byte that is not ours
+//! leaves as it came. [`usage`] reads what an upstream reports.
 
 mod bad;
 #[cfg(test)]
