@@ -59,17 +59,19 @@ impl Outgoing {
     }
 
     /// Makes one piece of several that add up to no more than `bytes_max`, by copying the others behind the first.
-    pub fn join(&mut self, bytes_max: usize) {
-        let [(into, first), ref others @ ..] = self.pieces[..] else { return };
+    /// Returns how many bytes its buffer has got longer, which whoever writes takes off again.
+    #[must_use]
+    pub fn join(&mut self, bytes_max: usize) -> usize {
+        let [(into, first), ref others @ ..] = self.pieces[..] else { return 0 };
         if others.is_empty() {
-            return;
+            return 0;
         }
         let len = self.len();
         let room = &self.buffers[usize::from(into)];
         let first_ends_its_buffer = first.range().end == room.len();
         if len > bytes_max || len > room.capacity() - room.len() || (self.is_secret && !first_ends_its_buffer)
         {
-            return;
+            return 0;
         }
         let mut joined = std::mem::take(&mut self.buffers[usize::from(into)]);
         let start = if first_ends_its_buffer { first.range().start } else { joined.len() };
@@ -82,9 +84,11 @@ impl Outgoing {
             }
         }
         let whole = Span::new(start, joined.len());
+        let longer = whole.len() - if first_ends_its_buffer { first.len() } else { 0 };
         self.buffers[usize::from(into)] = joined;
         self.pieces.clear();
         self.pieces.push((into, whole));
+        longer
     }
 
     /// The only piece, if there is but one: its buffer's number, and where in it it lies.
@@ -144,8 +148,12 @@ mod tests {
         if is_secret {
             out.keep_secret();
         }
-        out.join(bytes_max);
+        let longer = out.join(bytes_max);
         assert_eq!(out.slices().collect::<Vec<_>>(), expect);
+        assert_eq!(
+            &out.take(ours)[..],
+            &[&b"worldhello"[..], &expect.concat()[expect.concat().len() - longer..]].concat()
+        );
     }
 
     #[test]

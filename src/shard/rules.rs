@@ -358,6 +358,26 @@ fn the_watch_sees_bytes_and_ends_and_takes_nothing() {
 
 /// A write larger than any socket buffer arrives whole and in order, in however many calls.
 #[test]
+fn a_small_write_leaves_its_buffers_as_they_were() {
+    on_both(|is_epoll| async move {
+        let wheel = Wheel::default();
+        let (mut tcp, mut theirs) = pair(is_epoll, &wheel);
+        let mut buffer = Vec::with_capacity(64);
+        buffer.extend_from_slice(b"a-b-c.");
+        let mut out = Outgoing::default();
+        let index = out.own(buffer);
+        for start in [0, 2, 4] {
+            out.push(index, crate::base::span::Span::new(start, start + 1));
+        }
+        tcp.write(&mut out).await.unwrap();
+        assert_eq!(out.take(index), b"a-b-c.");
+        let mut got = [0; 3];
+        theirs.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"abc");
+    });
+}
+
+#[test]
 fn a_large_vectored_write_arrives_whole() {
     on_both(|is_epoll| async move {
         let wheel = Wheel::default();

@@ -66,7 +66,7 @@ impl Tcp {
 
     /// Writes all pieces; what is small leaves as one.
     pub(super) async fn write(&mut self, out: &mut Outgoing) -> io::Result<()> {
-        out.join(limits::JOINED_WRITE_BYTES_MAX);
+        let longer = out.join(limits::JOINED_WRITE_BYTES_MAX);
         let Some((number, span)) = out.only() else { return self.write_several(out).await };
         let mut piece = Piece::new(out.take(number), span);
         let mut end = Ok(());
@@ -75,7 +75,10 @@ impl Tcp {
             piece = rest;
             end = taken(written).map(|bytes| piece.advance(bytes));
         }
-        out.put_back(number, piece.into_buffer());
+        let mut buffer = piece.into_buffer();
+        // It comes back as it went: what lies behind its bytes is where the next read lands.
+        buffer.truncate(buffer.len() - longer);
+        out.put_back(number, buffer);
         end
     }
 
