@@ -128,11 +128,15 @@ const _: () = assert!(MODEL_BYTES_MAX * 2 <= REFUSAL_MESSAGE_BYTES_MAX);
 /// Longest `retry-after` that comes with `x-should-retry: true`: OpenAI's Node SDK ignores a longer one and retries at once.
 pub const RETRY_AFTER_MS_MAX: u64 = 60_000;
 
-/// Most top-level keys of a JSON body, each of which is kept until the body is known to hold none twice (24 bytes each,
-/// about 4 MiB in all; a body of 32 MiB could hold five million). A chat request has about forty.
-pub const JSON_KEYS_MAX: usize = 128 << 10;
+/// Most top-level keys of a JSON body, and most bytes of one: all are compared in one go when the body is whole (half a
+/// millisecond), and a body of 32 MiB could hold five million. A chat request has about forty.
+pub const JSON_KEYS_MAX: usize = 4 << 10;
+pub const JSON_KEY_BYTES_MAX: usize = 1 << 10;
 /// Objects after a `"usage"` that are tried in the tail of one long answer: an upstream could send nothing but openings.
 pub const USAGE_TRIES_MAX: usize = 8;
+
+/// Most bytes of a body's `stream_options`, which are read in one go: OpenAI knows two flags in it.
+pub const STREAM_OPTIONS_BYTES_MAX: usize = 16 << 10;
 
 // The configuration file. These bound what an operator can do by mistake, not what a caller can do.
 
