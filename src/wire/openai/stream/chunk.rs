@@ -63,12 +63,15 @@ pub(super) struct Choice {
     pub(super) index: Option<u32>,
     pub(super) finished: bool,
     pub(super) speaks: bool,
+    /// Nothing but an index and an empty delta.
+    pub(super) silent: bool,
 }
 
 impl Choice {
     fn read(choice: &LazyValue<'_>) -> Self {
-        let mut read = Self { index: None, finished: false, speaks: false };
+        let mut read = Self { index: None, finished: false, speaks: false, silent: true };
         for (name, value) in members(choice) {
+            read.silent &= name == "index" || !says_something(value.as_raw_str());
             match &*name {
                 "index" => read.index = value.as_raw_str().parse().ok(),
                 "finish_reason" => read.finished = says_something(value.as_raw_str()),

@@ -31,7 +31,8 @@ pub struct Watch {
 /// What one event said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict<'a> {
-    /// It is the usage-only event (`choices` empty, `usage` an object) that the client did not ask for: not to be forwarded.
+    /// It is the usage-only event that the client did not ask for: not to be forwarded. Its `usage` is an object and its
+    /// `choices` are empty; or, once all have finished, they are there and say nothing (LiteLLM writes `[{"delta":{}}]`).
     /// Nothing else is ever dropped.
     pub drop: bool,
     /// It is the first that carries something generated. True once per stream.
@@ -90,13 +91,15 @@ impl Observer {
         state.failed |= chunk.is_error();
         let mut token = speaks(watch.endpoint, kind);
         let mut choices = 0;
+        let mut silent = state.all_finished(watch.choices);
         for choice in chunk.choices() {
             token |= has_choices && choice.speaks;
+            silent &= choice.silent;
             state.choose(choice.index.unwrap_or(choices), choice.finished);
             choices += 1;
         }
         Verdict {
-            drop: watch.strip_usage && has_choices && choices == 0 && chunk.is_usage_alone(),
+            drop: watch.strip_usage && has_choices && (choices == 0 || silent) && chunk.is_usage_alone(),
             first_token: state.first(token),
             usage: usage.then_some(json),
         }

@@ -111,6 +111,34 @@ fn only_the_usage_event_that_was_not_asked_for_is_dropped() {
 }
 
 #[test]
+fn a_usage_event_with_choices_that_say_nothing_is_dropped_once_all_have_finished() {
+    let strip = Watch { strip_usage: true, ..CHAT };
+    // As LiteLLM's proxy sends it.
+    const SILENT: &str = r#"{"id":"chatcmpl-1","created":1741570283,"model":"gpt-4o","object":"chat.completion.chunk","choices":[{"index":0,"delta":{}}],"usage":{"completion_tokens":20,"prompt_tokens":10,"total_tokens":30}}"#;
+    check(strip, &[TEXT, STOP, SILENT, "[DONE]"], "+.x. done");
+    check(CHAT, &[TEXT, STOP, SILENT, "[DONE]"], "+.u. done");
+    check(strip, &[TEXT, SILENT, STOP, "[DONE]"], "+u.. done");
+    let with = |choices: &str| SILENT.replace(r#"{"index":0,"delta":{}}"#, choices);
+    for silent in [r#"{"delta":{}}"#, r#"{"delta":{},"finish_reason":null,"logprobs":null,"index":0}"#] {
+        check(strip, &[TEXT, STOP, &with(silent)], "+.x framed");
+    }
+    for telling in [
+        r#"{"index":0,"delta":{"role":"assistant"}}"#,
+        r#"{"index":0,"delta":{"content":"a"}}"#,
+        r#"{"index":0,"delta":{"content":""}}"#,
+        r#"{"index":0,"delta":{},"finish_reason":"stop"}"#,
+        r#"{"index":0,"delta":{},"logprobs":{"content":[]}}"#,
+        r#"{"index":0,"delta":{}},{"index":0,"delta":{"content":"a"}}"#,
+    ] {
+        check(strip, &[TEXT, STOP, &with(telling)], "+.u framed");
+    }
+    let two = Watch { choices: 2, ..strip };
+    let second = STOP.replace("\"index\":0", "\"index\":1");
+    check(two, &[TEXT, STOP, SILENT, &second], "+.u. framed");
+    check(two, &[TEXT, STOP, &second, SILENT], "+..x framed");
+}
+
+#[test]
 fn a_response_ends_with_its_terminal_event() {
     let responses = Watch { endpoint: Endpoint::Responses, ..CHAT };
     let created = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"error\":null,\"usage\":null}}";
