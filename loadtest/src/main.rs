@@ -1,6 +1,6 @@
 //! `ringway-load`: the simulated provider, the load generator and the holder of idle connections.
 
-use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use ringway_load::{
@@ -123,6 +123,12 @@ struct IdleArguments {
     /// Have each ask for /v1/models once before it idles.
     #[arg(long)]
     request: bool,
+    /// Speak TLS, and trust the certificates in this PEM file and nothing else.
+    #[arg(long, requires = "tls_name")]
+    tls_ca: Option<PathBuf>,
+    /// The name that the certificate must have.
+    #[arg(long, requires = "tls_ca")]
+    tls_name: Option<String>,
     /// Close them at once instead of holding them.
     #[arg(long)]
     no_hold: bool,
@@ -192,7 +198,11 @@ fn run_load(arguments: RunArguments) -> io::Result<ExitCode> {
 fn run_idle(arguments: &IdleArguments) -> io::Result<ExitCode> {
     let request = format!("GET /v1/models HTTP/1.1\r\nhost: {}\r\n\r\n", arguments.connect);
     let request = arguments.request.then_some(request.as_bytes());
-    let held = idle::open(arguments.connect, arguments.connections, request)?;
+    let tls = match (&arguments.tls_ca, &arguments.tls_name) {
+        (Some(file), Some(name)) => Some(idle::Tls::trusting(file, name)?),
+        _ => None,
+    };
+    let held = idle::open(arguments.connect, arguments.connections, request, tls.as_ref())?;
     println!("holding {}", held.len());
     if !arguments.no_hold {
         io::copy(&mut io::stdin(), &mut io::sink())?;

@@ -31,6 +31,11 @@ pub const BUFFER_WAIT: Duration = Duration::from_secs(5);
 /// Capacity given to a body before its bytes arrive: a Content-Length alone buys no more than this.
 pub const BODY_RESERVE_BYTES: usize = 256 << 10;
 
+/// Most bytes that one read takes from a socket: reading and judging them is what other work of the core waits for, a
+/// millisecond at most.
+pub const BODY_READ_BYTES: usize = 256 << 10;
+const _: () = assert!(READ_BYTES <= BODY_READ_BYTES && BODY_READ_BYTES <= BODY_RESERVE_BYTES);
+
 /// Most hexadecimal digits of a chunk size: 64 bits.
 pub const CHUNK_SIZE_DIGITS_MAX: usize = 16;
 /// Most bytes of extensions on one chunk line; they are read and dropped.

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::receive::Request;
 use crate::wire::{
-    json::{self, Peek, Spliced},
-    multipart::{self, MultipartPeek},
+    json::{self, Peek, Spliced, scan::Scan},
+    multipart::{self, BadMultipart, FormScan, MultipartPeek},
     openai::{
         endpoint::{Body, Endpoint},
         refusal::Refusal,
@@ -27,6 +27,36 @@ enum Found {
     Multipart(MultipartPeek<'static>),
 }
 
+/// The judgement of a body that is still coming, read by read: a core has other work than one long body. What it finds is
+/// told by [`Ask::read`], in its order among the other reasons to refuse.
+pub(super) enum Check {
+    Json(Scan),
+    Form(FormScan),
+    /// What is wrong is known without the body.
+    Moot,
+}
+
+impl Check {
+    pub(super) fn new(body: Body, media_type: &[u8]) -> Self {
+        match body {
+            Body::Json => Self::Json(Scan::default()),
+            Body::Multipart => {
+                multipart::boundary(media_type).map_or(Self::Moot, |name| Self::Form(FormScan::new(name)))
+            }
+            Body::None => Self::Moot,
+        }
+    }
+
+    /// Looks at what `body`, all that has come, holds beyond what was seen before.
+    pub(super) fn feed(&mut self, body: &[u8]) {
+        match self {
+            Self::Json(scan) => scan.feed(body),
+            Self::Form(scan) => scan.feed(body),
+            Self::Moot => {}
+        }
+    }
+}
+
 impl Ask {
     /// Reads a complete body.
     pub(super) fn read(endpoint: Endpoint, request: &Request) -> Result<Self, Refusal> {
@@ -42,7 +72,11 @@ impl Ask {
             }
             _ if body.is_empty() => Err(Refusal::MissingBody),
             Body::Json => {
-                let peek = json::peek(body).map_err(|bad| Refusal::BadBody {
+                let peek = match request.check.as_deref() {
+                    Some(Check::Json(scan)) => json::peek_scanned(body, scan),
+                    _ => json::peek(body),
+                };
+                let peek = peek.map_err(|bad| Refusal::BadBody {
                     message: bad.reason(),
                     param: bad.param().map(|param| Cow::Owned(param.to_owned())),
                     code: bad.code(),
@@ -51,14 +85,18 @@ impl Ask {
                 Ok(Self { endpoint, model, stream: peek.stream, found: Found::Json(peek.without_text()) })
             }
             Body::Multipart => {
-                let bad = |bad: multipart::BadMultipart| Refusal::BadBody {
+                let bad = |bad: BadMultipart| Refusal::BadBody {
                     message: bad.reason(),
                     param: bad.param().map(Cow::Borrowed),
                     code: bad.code(),
                 };
                 let boundary = multipart::boundary(media_type)
                     .map_err(|_| Refusal::WrongContentType { expected: "multipart/form-data" })?;
-                let peek = multipart::peek_multipart(body, boundary).map_err(bad)?;
+                let peek = match request.check.as_deref() {
+                    Some(Check::Form(scan)) => scan.finish(body),
+                    _ => multipart::peek_multipart(body, boundary),
+                };
+                let peek = peek.map_err(bad)?;
                 let model = peek.model.into();
                 Ok(Self {
                     endpoint,

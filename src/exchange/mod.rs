@@ -135,7 +135,7 @@ async fn exchange<'s, W: World>(
     let (endpoint, model) = locate(&request)?;
     record.operation = endpoint.operation();
 
-    let body = receive::body(world, client, &mut request, &snapshot.limits).await;
+    let body = receive::body(world, client, &mut request, endpoint.body(), &snapshot.limits).await;
     let read = world.now();
     record.waited(Party::Client, record.phases.head_read.unwrap_or(read), read);
     body?;

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     Stop,
+    ask::Check,
     budget::Hold,
     h1::Client,
     outgoing::Outgoing,
@@ -25,7 +26,7 @@ use crate::{
             refused::BadHead,
             render,
         },
-        openai::refusal::Refusal,
+        openai::{endpoint::Body, refusal::Refusal},
     },
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Request {
     pub head: Box<RequestHead>,
     /// Payload of the body in `buffer`, complete after [`body`].
     pub body: Span,
+    /// The judgement of a body that came in several reads: all of it after [`body`].
+    pub check: Option<Box<Check>>,
     /// What this request holds of the core's budget for buffered bytes.
     hold: Hold,
 }
@@ -43,6 +46,21 @@ pub(super) struct Request {
 impl Request {
     pub(super) fn body(&self) -> &[u8] {
         self.body.of(&self.buffer)
+    }
+
+    /// Judges as much of the body as has come, up to `end`, and `whole` says whether that is all. A body that never was longer
+    /// than one read is left to be judged at once.
+    fn judge(&mut self, kind: Body, end: usize, whole: bool) {
+        let so_far = self.head.bytes..end;
+        if self.check.is_none() && (whole || so_far.len() < limits::BODY_READ_BYTES) {
+            return;
+        }
+        let mut check = self
+            .check
+            .take()
+            .unwrap_or_else(|| Box::new(Check::new(kind, self.field("content-type").unwrap_or(b""))));
+        check.feed(&self.buffer[so_far]);
+        self.check = Some(check);
     }
 
     /// The one value of a field; `None` where it is absent.
@@ -72,7 +90,8 @@ pub(super) async fn head<W: World>(
                     // What lies behind it is the next request already.
                     client.carry = buffer.split_off(head.bytes);
                 }
-                return Ok(Request { buffer, head: Box::new(head), body, hold: world.local().budget.hold() });
+                let hold = world.local().budget.hold();
+                return Ok(Request { buffer, head: Box::new(head), body, check: None, hold });
             }
             Ok(None) => {}
             Err(bad) => {
@@ -93,11 +112,13 @@ pub(super) async fn head<W: World>(
     }
 }
 
-/// Reads the body that the head announced, all of it, at a rate that is worth waiting for.
+/// Reads the body that the head announced, all of it, at a rate that is worth waiting for. What it should be, `kind`, is
+/// judged on the way.
 pub(super) async fn body<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     request: &mut Request,
+    kind: Body,
     limits: &Limits,
 ) -> Result<(), Stop> {
     match request.head.framing {
@@ -108,11 +129,11 @@ pub(super) async fn body<W: World>(
                 return Err(Stop::Refused(Refusal::BodyTooLarge { bytes_max: limits.body_bytes }));
             }
             invite(world, client, request, limits).await?;
-            sized_body(world, client, request, length, limits).await?;
+            sized_body(world, client, request, kind, length, limits).await?;
         }
         Framing::Chunked => {
             invite(world, client, request, limits).await?;
-            chunked_body(world, client, request, limits).await?;
+            chunked_body(world, client, request, kind, limits).await?;
         }
         Framing::UntilClose => debug_assert!(false, "a request's body never ends with its connection"),
     }
@@ -142,6 +163,7 @@ async fn sized_body<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     request: &mut Request,
+    kind: Body,
     length: usize,
     limits: &Limits,
 ) -> Result<(), Stop> {
@@ -151,6 +173,8 @@ async fn sized_body<W: World>(
         grow(world, request, end, limits).await?;
         let received = request.buffer.len() - request.head.bytes;
         more(client, request, deadline(began, received, limits)).await?;
+        let filled = request.buffer.len();
+        request.judge(kind, filled.min(end), filled >= end);
     }
     client.carry = request.buffer.split_off(end);
     request.body = Span::new(request.head.bytes, end);
@@ -162,6 +186,7 @@ async fn chunked_body<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     request: &mut Request,
+    kind: Body,
     limits: &Limits,
 ) -> Result<(), Stop> {
     let began = world.now();
@@ -190,12 +215,14 @@ async fn chunked_body<W: World>(
                     client.carry = request.buffer.split_off(at);
                     request.buffer.truncate(end);
                     request.body = Span::new(start, end);
+                    request.judge(kind, end, true);
                     return Ok(());
                 }
             }
         }
         request.buffer.truncate(end);
         at = end;
+        request.judge(kind, end, false);
         grow(world, request, start + limits.body_bytes + limits::READ_BYTES, limits).await?;
         more(client, request, deadline(began, end - start, limits)).await?;
     }

@@ -2,9 +2,9 @@
 
 use monoio::buf::{IoBuf, IoBufMut, IoVecBuf};
 
-use crate::exchange::Outgoing;
+use crate::{base::limits, exchange::Outgoing};
 
-/// Reads land behind the bytes that the vector holds, never on them.
+/// Reads land behind the bytes that the vector holds, never on them, and are of a size that other work can wait for.
 pub(super) struct Behind(pub(super) Vec<u8>);
 
 // SAFETY: the pointer is to the spare capacity of a vector that this value owns; moving the value moves no heap memory,
@@ -16,7 +16,7 @@ unsafe impl IoBufMut for Behind {
     }
 
     fn bytes_total(&mut self) -> usize {
-        self.0.capacity() - self.0.len()
+        (self.0.capacity() - self.0.len()).min(limits::BODY_READ_BYTES)
     }
 
     unsafe fn set_init(&mut self, read: usize) {

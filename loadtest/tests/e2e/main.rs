@@ -4,6 +4,7 @@
 //! both end with the test. `RINGWAY_TEST_BACKEND` (`io_uring` unless said otherwise, or `epoll`) is the backend that
 //! every gateway is told to use, and that every shard must then report on `/metrics`.
 
+mod bodies;
 mod graph;
 mod http1;
 mod lifecycle;

@@ -2,7 +2,8 @@
 //!
 //! Order of trust: [`scan`] proves that the bytes are one strict document of bounded depth and notes its top-level members;
 //! only then does [`peek()`] read the few that matter, with sonic-rs where they hold escapes or members of their own: it
-//! recurses and believes what it reads. [`splice()`] turns the few changes into ranges, so every byte that is not ours leaves as it came. [`usage`] reads what an upstream reports.
+//! recurses and believes what it reads. [`splice()`] turns the changes into ranges, so every byte that is not ours leaves as
+//! it came. [`usage`] reads what an upstream reports.
 
 mod bad;
 #[cfg(test)]

@@ -11,8 +11,7 @@ use crate::base::limits::{MODEL_BYTES_MAX, PART_HEAD_BYTES_MAX};
 pub enum BadMultipart {
     /// The Content-Type is not `multipart/form-data` with well-formed parameters.
     NotFormData,
-    /// The boundary is missing, given twice, longer than [`BOUNDARY_BYTES_MAX`](crate::base::limits::BOUNDARY_BYTES_MAX), or made of other characters than
-    /// RFC 2046 allows.
+    /// The boundary is missing, given twice, longer than RFC 2046 has it, or made of other characters than it allows.
     Boundary,
     /// Bytes that look like a delimiter and are none, or a delimiter where none may be.
     Delimiter {

@@ -7,14 +7,13 @@
 mod bad;
 mod head;
 mod parameter;
+mod scan;
 
-use memchr::memmem;
 use smallvec::SmallVec;
 
-use self::head::Head;
-pub use self::{bad::BadMultipart, parameter::boundary};
-use super::json::{self, Edit, Spliced, redirects, routing_key};
-use crate::{base::span::Span, wire::model_name::is_model_name};
+pub use self::{bad::BadMultipart, parameter::boundary, scan::FormScan};
+use super::json::{self, Edit, Spliced};
+use crate::base::span::Span;
 
 /// What a form says, and where. Invariant: every span lies in the body that was peeked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,57 +36,9 @@ impl MultipartPeek<'_> {
 
 /// Reads the body of a form endpoint, which must have exactly one `model` part.
 pub fn peek_multipart<'a>(body: &'a [u8], boundary: &[u8]) -> Result<MultipartPeek<'a>, BadMultipart> {
-    let dashed = [b"--", boundary].concat();
-    let delimiters = memmem::Finder::new(&dashed);
-    if !body.starts_with(&dashed) {
-        return Err(BadMultipart::Delimiter { at: 0 });
-    }
-    let mut model = None;
-    let mut stream = None;
-    let mut at = dashed.len();
-    // `at` is just after a delimiter's boundary: either a part's head follows, or this was the closing one.
-    loop {
-        let rest = body.get(at..).unwrap_or_default();
-        if let Some(after) = rest.strip_prefix(b"--") {
-            if !matches!(after, b"" | b"\r\n") {
-                return Err(BadMultipart::TrailingBytes { at: at + 2 });
-            }
-            break;
-        }
-        if rest.len() < 2 {
-            return Err(BadMultipart::Unclosed);
-        }
-        if !rest.starts_with(b"\r\n") {
-            return Err(BadMultipart::Delimiter { at });
-        }
-        let head = Head::parse(body, at + 2)?;
-        let start = head.end;
-        let found = delimiters.find(&body[start..]).ok_or(BadMultipart::Unclosed)?;
-        let Some(content) = body[start..start + found].strip_suffix(b"\r\n") else {
-            return Err(BadMultipart::Delimiter { at: start + found });
-        };
-        at = start + found + dashed.len();
-
-        head.measures(content)?;
-        match known_field(head.name)? {
-            Some(_) if head.is_file => return Err(BadMultipart::PartName { at: start }),
-            Some("model") if model.is_some() => return Err(BadMultipart::DuplicateField("model")),
-            Some("model") => {
-                let name = std::str::from_utf8(content).ok().filter(|_| is_model_name(content));
-                let value = Span::new(start, start + content.len());
-                model = Some((name.ok_or(BadMultipart::ModelOdd)?, value, head.length));
-            }
-            Some("stream") if stream.is_some() => return Err(BadMultipart::DuplicateField("stream")),
-            Some("stream") => match content {
-                b"true" => stream = Some(true),
-                b"false" => stream = Some(false),
-                _ => return Err(BadMultipart::StreamNotBoolean),
-            },
-            _ => {}
-        }
-    }
-    let (model, model_value, model_length) = model.ok_or(BadMultipart::ModelMissing)?;
-    Ok(MultipartPeek { model, model_value, model_length, stream: stream.unwrap_or(false) })
+    let mut scan = FormScan::new(boundary);
+    scan.feed(body);
+    scan.finish(body)
 }
 
 /// The body that was peeked, with `model` as its model; what is added is appended to `added`.
@@ -105,20 +56,6 @@ pub fn splice(peek: &MultipartPeek<'_>, body_bytes: usize, model: &str, added: &
     json::apply(body_bytes, &edits)
 }
 
-/// `model` or `stream`, if the field is that; refuses what some parser could take for a routing field (`Model`,
-/// `model[]`), and what redirects.
-fn known_field(name: &str) -> Result<Option<&'static str>, BadMultipart> {
-    let stem = name.split('[').next().unwrap_or_default();
-    if let Some(redirecting) = redirects(stem) {
-        return Err(BadMultipart::Redirecting(redirecting));
-    }
-    match routing_key(stem) {
-        Some(routing) if routing != stem => Err(BadMultipart::FieldCase(routing)),
-        Some(routing @ ("model" | "stream")) if routing != name => Err(BadMultipart::FieldCase(routing)),
-        known => Ok(known.filter(|_| stem == name)),
-    }
-}
-
 /// Whatever is accepted lies in the body, and reads back with another model in its place.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz_multipart(data: &[u8]) {
@@ -132,7 +69,7 @@ pub fn fuzz_multipart(data: &[u8]) {
     let sent = spliced.concat(body, &added);
     assert_eq!(sent.len(), spliced.len);
     // Only a boundary that the new name happens to hold can spoil it.
-    if memmem::find(b"--spliced/model", &[b"--", boundary].concat()).is_none() {
+    if memchr::memmem::find(b"--spliced/model", &[b"--", boundary].concat()).is_none() {
         let again =
             peek_multipart(&sent, boundary).expect("a spliced form is as good as the one that was peeked");
         assert_eq!((again.model, again.stream), ("spliced/model", peek.stream));
@@ -352,6 +289,38 @@ mod tests {
         accepts(body, "m", true);
         for cut in 0..body.len() {
             assert!(peek_multipart(&body.as_bytes()[..cut], b"XX").is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn cut_anywhere_a_form_is_read_alike() {
+        let length = format!("Content-Length: 4\r\n{MODEL}");
+        for whole in [
+            form(&[(FILE, "\r\n-\r\n--X"), (STREAM, "true"), (&length, "m/1x")]),
+            form(&[(&length, "m"), (FILE, "x")]),
+            form(&[(MODEL, "m"), (FILE, "--XX")]),
+            form(&[(MODEL, "m"), (MODEL, "m")]),
+            form(&[(FILE, "x")]),
+            form(&[("X", "x")]),
+            form(&[(MODEL, "m")]) + "x",
+            form(&[(MODEL, "m")]) + "\r\n",
+            form(&[(MODEL, "m")]).trim_end().to_owned() + "\r",
+            "--XX \r\n".to_owned(),
+            "--X".to_owned(),
+            "x--XX".to_owned(),
+        ] {
+            let body = whole.as_bytes();
+            let expect = peek_multipart(body, b"XX");
+            let pieces = |cuts: &[usize]| {
+                let mut scan = FormScan::new(b"XX");
+                cuts.iter().chain([&body.len()]).for_each(|&cut| scan.feed(&body[..cut]));
+                scan.finish(body)
+            };
+            for cut in 0..=body.len() {
+                assert_eq!(pieces(&[cut]), expect, "{whole}, cut at {cut}");
+                assert_eq!(pieces(&[cut / 2, cut]), expect, "{whole}, cut at {} and {cut}", cut / 2);
+            }
+            assert_eq!(pieces(&(0..body.len()).collect::<Vec<_>>()), expect, "{whole}");
         }
     }
 
