@@ -18,3 +18,4 @@ mod support;
 mod tls;
 mod tools;
 mod upstream;
+mod upstream_tls;
