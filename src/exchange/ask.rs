@@ -29,6 +29,7 @@ enum Found {
 
 /// The judgement of a body that is still coming, read by read: a core has other work than one long body. What it finds is
 /// told by [`Ask::read`], in its order among the other reasons to refuse.
+#[expect(clippy::large_enum_variant, reason = "boxed as a whole, and only for long bodies")]
 pub(super) enum Check {
     Json(Scan),
     Form(FormScan),

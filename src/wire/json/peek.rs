@@ -113,7 +113,7 @@ pub fn peek_scanned<'a>(body: &'a [u8], scan: &Scan) -> Result<Peek<'a>, BadBody
         if key.len() > JSON_KEY_BYTES_MAX {
             return Err(BadBody::KeyTooLong);
         }
-        let key = string(key.of(body)).ok_or(BadBody::InvalidJson { at: key.range().start })?;
+        let key = string(key.of(body)).ok_or_else(|| BadBody::InvalidJson { at: key.range().start })?;
         let raw = Raw::new(body, value);
         match &*key {
             "model" => model = Some((raw.model()?, raw.span)),

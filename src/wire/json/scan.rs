@@ -615,8 +615,10 @@ mod tests {
         }
     }
 
+    type Shown<'a> = Vec<(&'a [u8], &'a [u8])>;
+
     /// The keys and values of the top level, or the flaw, of a body that comes in these pieces.
-    fn piecewise<'a>(body: &'a [u8], cuts: &[usize]) -> Result<Vec<(&'a [u8], &'a [u8])>, Flaw> {
+    fn piecewise<'a>(body: &'a [u8], cuts: &[usize]) -> Result<Shown<'a>, Flaw> {
         let mut scan = Scan::default();
         for &cut in cuts.iter().chain([&body.len()]) {
             scan.feed(&body[..cut]);

@@ -172,7 +172,8 @@ fn judge(block: &[u8; BLOCK]) -> (usize, bool) {
     let stop = (mask(&class, STOP) & !escaped).trailing_zeros();
     // Anything but a simple escape is left, its backslash too; so is a backslash whose second byte is in the next block.
     let left = ((escaped & !mask(&class, SIMPLE)) >> 1 | backslash & !escaped & LAST).trailing_zeros();
-    (stop.min(left) as usize, stop.min(left) >= BLOCK as u32 - 1 && backslash != 0)
+    let good = stop.min(left) as usize;
+    (good, good >= BLOCK - 1 && backslash != 0)
 }
 
 /// The last byte's bit.
@@ -197,7 +198,7 @@ fn mask(class: &[u8; BLOCK], bit: u8) -> u64 {
     let lowest = u64::from_ne_bytes([1; WORD]);
     words.iter().enumerate().fold(0, |mask, (place, word)| {
         let ones = u64::from_le_bytes(*word) >> bit.trailing_zeros() & lowest;
-        mask | ones.wrapping_mul(GATHER) >> (u64::BITS - WORD as u32) << (place * WORD)
+        mask | ones.wrapping_mul(GATHER) >> (u64::BITS - u8::BITS) << (place * WORD)
     })
 }
 
