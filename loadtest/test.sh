@@ -15,6 +15,8 @@ cd "$(dirname "$0")/.."
 counts='
         RINGWAY_TEST_ROUNDS      20     200
         RINGWAY_TEST_STREAMS     50     200
+        RINGWAY_TEST_OVERLOAD_SECS  3    60
+        RINGWAY_TEST_MUTATIONS   200000 1000000
 '
 while read -r name ci full; do
     if [ -n "$name" ]; then

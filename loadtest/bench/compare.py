@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -28,12 +29,18 @@ HERE = Path(__file__).resolve().parent
 GATEWAY_CONFIG = """
 [server]
 listen = ["127.0.0.1:@PORT@"]
+tls_listen = ["127.0.0.1:@TLS_PORT@"]
+tls = { cert = "@CERT@", key = "@KEY@" }
 cores = [@CORE@]
 [admin]
 listen = "127.0.0.1:@ADMIN@"
 [[provider]]
 name = "sim"
 base_url = "http://@UPSTREAM@/v1"
+auth = "none"
+[[provider]]
+name = "bulk"
+base_url = "http://@BULK@/v1"
 auth = "none"
 """
 
@@ -51,6 +58,7 @@ class System:
 
     def __init__(self, name, port, process=None):
         self.name, self.port, self.process = name, port, process
+        self.tls_port = None
 
     @property
     def url(self):
@@ -127,11 +135,14 @@ def start_all(args, directory, upstream, log):
 
     def gateway(name, backend):
         port = free_port()
+        tls_port = free_port()
         text = Path(args.config).read_text() if args.config else GATEWAY_CONFIG
         config = directory / f"{name}.toml"
-        config.write_text(fill(text, PORT=port, ADMIN=free_port(), UPSTREAM=upstream, CORE=args.core))
+        config.write_text(fill(text, PORT=port, ADMIN=free_port(), UPSTREAM=upstream, BULK=args.bulk, CORE=args.core,
+                               TLS_PORT=tls_port, CERT=args.cert, KEY=args.key))
         command = on_core(args.core, args.gateway, "run", "-c", config, "--backend", backend)
         systems.append(start(name, command, port, log))
+        systems[-1].tls_port = tls_port
 
     if args.gateway:
         gateway("ringway", "auto")
@@ -153,7 +164,7 @@ def start_all(args, directory, upstream, log):
 
 def tool(name):
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
-    return path or sys.exit(f"{name} is not installed: apt-get install -y nginx-light haproxy")
+    return path or sys.exit(f"{name} is not installed: apt-get install -y nginx-light haproxy openssl")
 
 
 # ---- one measurement ------------------------------------------------------------------------------------------
@@ -314,11 +325,16 @@ def counted(args, system, run):
 
 def idle(args, systems, direct):
     table = {}
-    for measure, options in (("bytes_per_connection", []), ("bytes_per_connection_after_a_request", ["--request"])):
+    tls = ["--tls-ca", args.cert, "--tls-name", "localhost"]
+    for measure, options in (("bytes_per_connection", []), ("bytes_per_connection_after_a_request", ["--request"]),
+                             ("tls_bytes_per_connection", tls),
+                             ("tls_bytes_per_connection_after_a_request", [*tls, "--request"])):
         # New processes: memory that an earlier wave has left behind would hide the growth.
         fresh = args.fresh()
         try:
             for system in fresh:
+                if options[:1] == ["--tls-ca"] and not system.tls_port:
+                    continue
                 with hold(args, system, 100, options):
                     pass
                 before = system.rss_bytes()
@@ -338,8 +354,9 @@ class hold:
     """Idle connections for as long as the block lasts."""
 
     def __init__(self, args, system, count, options):
+        port = system.tls_port if "--tls-ca" in options else system.port
         self.process = subprocess.Popen(
-            on_core(args.load_core, args.load, "idle", "--connect", f"127.0.0.1:{system.port}", "--connections", count,
+            on_core(args.load_core, args.load, "idle", "--connect", f"127.0.0.1:{port}", "--connections", count,
                     *options), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline().split()
         if not line or line[0] != "holding":
@@ -357,7 +374,89 @@ class hold:
             self.finish()
 
 
-SCENARIOS = {"small": small, "sse": sse, "latency": latency, "syscalls": syscalls, "idle": idle}
+# ---- long bodies beside small requests ---------------------------------------------------------------------------
+
+MIB = 1 << 20
+TEXTS = {
+    "prose": "The quick brown fox jumps over the lazy dog, and the dog does not mind. ",
+    "escapes": r'{\"path\": \"C:\\\\dir\",\n\t\"caf\u00e9\": [1, 2]}\n',
+}
+
+
+def long_body(system, mib, text):
+    """A chat request that names its model last, so that all of it has to be read first."""
+    content = text * ((mib * MIB - 1024) // len(text))  # a little less: 32 MiB is the most that is taken
+    body = f'{{"messages":[{{"role":"user","content":"{content}"}}],"model":"bulk/sim"}}'.encode()
+    head = (f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{system.port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n")
+    return head.encode() + body
+
+
+def send_long(system, request):
+    with socket.create_connection(("127.0.0.1", system.port), 30) as connection:
+        connection.sendall(request)
+        status = connection.recv(15)
+        if not status.startswith(b"HTTP/1.1 200"):
+            sys.exit(f"{system.name} answers a long body with {status}")
+        while connection.recv(1 << 16):
+            pass
+
+
+class LongBodies:
+    """Sends them beside other work, so many a second, at the lowest priority: the generator is not to wait for it."""
+
+    def __init__(self, args, system, request, per_s):
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self.run, args=(args, system, request, per_s), daemon=True)
+
+    def run(self, args, system, request, per_s):
+        os.sched_setaffinity(threading.get_native_id(), {args.load_core})
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        due = time.monotonic()
+        while not self.done.wait(max(0, due - time.monotonic())):
+            send_long(system, request)
+            due += 1 / per_s
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+
+def big(args, systems, direct):
+    """What 8 MiB bodies, `model` last, add to the delay of small requests on the same core, and what a body costs."""
+    table = {}
+    mine = [system for system in systems if system.name.startswith("ringway")]
+    per_s, bodies_per_s = args.big_rate, args.bodies_rate
+
+    def small_ones(system):
+        # Long enough to hold a few hundred bodies' worth of requests in all rounds.
+        return checked(system, load(args, system, "--model", model(system, SMALL), "--rate", per_s,
+                                    "--connections", 64, "--warmup", "300ms", "--duration", f"{args.secs}s"), "requests")
+
+    for order in rounds_of(args, mine, "big"):
+        for system in order:
+            alone = small_ones(system)["latency"]["e2e_us"]
+            put(table, "alone_us_p50", system, alone["p50"])
+            put(table, "alone_us_p99", system, alone["p99"])
+            for name, text in TEXTS.items():
+                with LongBodies(args, system, long_body(system, 8, text), bodies_per_s):
+                    report = small_ones(system)
+                beside = report["latency"]["e2e_us"]
+                put(table, f"beside_8_mib_{name}_added_us_p50", system, beside["p50"] - alone["p50"])
+                put(table, f"beside_8_mib_{name}_added_us_p99", system, beside["p99"] - alone["p99"])
+                put(table, f"beside_8_mib_{name}_lag_us_p99", system, report["latency"]["lag_us"]["p99"])
+                for mib in (8, 32):
+                    request = long_body(system, mib, text)
+                    before = system.cpu_ns()
+                    send_long(system, request)
+                    put(table, f"cpu_ms_{mib}_mib_{name}", system, (system.cpu_ns() - before) / 1e6)
+    return table
+
+
+SCENARIOS = {"small": small, "sse": sse, "latency": latency, "syscalls": syscalls, "idle": idle, "big": big}
 
 
 # ---- the report -----------------------------------------------------------------------------------------------
@@ -404,7 +503,7 @@ def show(result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gateway", help="path of the gateway's binary; without it only the others are measured")
-    parser.add_argument("--config", help="its configuration, with @PORT@, @ADMIN@, @UPSTREAM@ and @CORE@ to fill in")
+    parser.add_argument("--config", help="its configuration, with @PORT@, @TLS_PORT@, @CERT@, @KEY@, @ADMIN@, @UPSTREAM@, @BULK@ and @CORE@")
     parser.add_argument("--load", default=str(HERE.parents[1] / "target/release/ringway-load"))
     parser.add_argument("--against", default="haproxy,nginx", type=lambda text: text.split(","),
                         help="haproxy, nginx, and epoll for our own other backend")
@@ -412,6 +511,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--secs", type=float, default=1.0, help="length of one measurement")
     parser.add_argument("--connections", type=int, default=10_000, help="idle connections")
+    parser.add_argument("--big-rate", type=int, default=500, help="small requests a second beside long bodies")
+    parser.add_argument("--bodies-rate", type=float, default=2, help="long bodies a second beside them")
     parser.add_argument("--core", type=int, default=0, help="core of the systems under test")
     parser.add_argument("--load-core", type=int, default=1, help="core of provider and generator")
     parser.add_argument("--nice", type=int, default=0, help="e.g. -15, where other work shares the machine (root)")
@@ -437,10 +538,21 @@ def main():
         directory = Path(name)
         # nginx' worker gives up its rights and must still reach its temporary files.
         directory.chmod(0o755)
+        bulk = None
         provider = subprocess.Popen(on_core(args.load_core, args.load, "provider", "--listen", "127.0.0.1:0", "--log", 0),
                                     stdout=subprocess.PIPE, text=True)
         try:
             upstream = provider.stdout.readline().split()[-1]
+            args.cert, args.key = directory / "cert.pem", directory / "key.pem"
+            subprocess.run([tool("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                            "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                            "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", args.key, "-out", args.cert],
+                           check=True, stderr=subprocess.DEVNULL)
+            # Takes the long bodies, at the lowest priority: what it does with them is not what is measured.
+            bulk = subprocess.Popen(["nice", "-n", "19", *on_core(args.load_core, args.load, "provider", "--listen",
+                                                                  "127.0.0.1:0", "--log", 0)],
+                                    stdout=subprocess.PIPE, text=True)
+            args.bulk = bulk.stdout.readline().split()[-1]
             args.fresh = lambda: start_all(args, directory, upstream, log)
             systems = args.fresh()
             direct = System("direct", upstream.rsplit(":", 1)[1])
@@ -452,6 +564,8 @@ def main():
             for system in systems:
                 system.stop()
             provider.kill()
+            if bulk:
+                bulk.kill()
     result = summary(tables)
     show(result)
     if args.json:

@@ -1,6 +1,6 @@
 //! `ringway-load`: the simulated provider, the load generator and the holder of idle connections.
 
-use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use ringway_load::{
@@ -46,6 +46,15 @@ struct ProviderArguments {
     /// Cores to pin the threads to, e.g. 1 or 1,3.
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
+    /// Speak TLS on that address, with the certificates in this PEM file; a second, plain port is for `/_sim/`.
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key to them.
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Send an answer before each handshake has ended, which nobody may take for one.
+    #[arg(long, requires = "tls_cert")]
+    tls_early: bool,
     /// Requests that `GET /_sim/log` remembers; 0 for none.
     #[arg(long, default_value_t = 4096)]
     log: usize,
@@ -123,6 +132,12 @@ struct IdleArguments {
     /// Have each ask for /v1/models once before it idles.
     #[arg(long)]
     request: bool,
+    /// Speak TLS, and trust the certificates in this PEM file and nothing else.
+    #[arg(long, requires = "tls_name")]
+    tls_ca: Option<PathBuf>,
+    /// The name that the certificate must have.
+    #[arg(long, requires = "tls_ca")]
+    tls_name: Option<String>,
     /// Close them at once instead of holding them.
     #[arg(long)]
     no_hold: bool,
@@ -142,13 +157,20 @@ fn main() -> ExitCode {
 
 fn run_provider(arguments: &ProviderArguments) -> io::Result<ExitCode> {
     ringway_load::runtime::raise_open_files(65_536);
+    let tls = arguments.tls_cert.as_deref().zip(arguments.tls_key.as_deref());
+    let beside = SocketAddr::new(arguments.listen.ip(), 0);
     let provider = provider::start(&provider::Options {
-        listen: arguments.listen,
+        listen: if tls.is_some() { beside } else { arguments.listen },
         threads: arguments.threads.max(arguments.cores.len()),
         cores: arguments.cores.clone(),
         log_kept_max: arguments.log,
     })?;
     println!("listening on {}", provider.addr);
+    if let Some((cert, key)) = tls {
+        let options =
+            provider::tls::Options { listen: arguments.listen, cert, key, early: arguments.tls_early };
+        println!("listening on {} with TLS", provider::tls::start(&options, provider.addr, provider.log)?);
+    }
     loop {
         std::thread::park();
     }
@@ -192,7 +214,11 @@ fn run_load(arguments: RunArguments) -> io::Result<ExitCode> {
 fn run_idle(arguments: &IdleArguments) -> io::Result<ExitCode> {
     let request = format!("GET /v1/models HTTP/1.1\r\nhost: {}\r\n\r\n", arguments.connect);
     let request = arguments.request.then_some(request.as_bytes());
-    let held = idle::open(arguments.connect, arguments.connections, request)?;
+    let tls = match (&arguments.tls_ca, &arguments.tls_name) {
+        (Some(file), Some(name)) => Some(idle::Tls::trusting(file, name)?),
+        _ => None,
+    };
+    let held = idle::open(arguments.connect, arguments.connections, request, tls.as_ref())?;
     println!("holding {}", held.len());
     if !arguments.no_hold {
         io::copy(&mut io::stdin(), &mut io::sink())?;

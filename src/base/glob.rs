@@ -1,7 +1,10 @@
-//! Patterns over names: `*` stands for any run of characters, everything else for itself.
+//! Patterns over names: `*` stands for any run of characters, nothing else is special, and a pattern covers the whole name.
+//!
+//! Matching takes time linear in pattern and name together, whatever the two hold, and allocates nothing: the name comes
+//! from a client.
 
-/// A pattern. Matching takes time linear in the name for each `*`, whatever both say.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A pattern such as `openai/*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Glob(Box<str>);
 
 impl Glob {
@@ -9,22 +12,33 @@ impl Glob {
         Self(pattern.into())
     }
 
-    /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// Whether the whole of `name` is what the pattern says, letter for letter.
     pub fn matches(&self, name: &str) -> bool {
-        let Some((start, rest)) = self.0.split_once('*') else { return *self.0 == *name };
-        let Some(mut name) = name.strip_prefix(start) else { return false };
-        let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
-        // The first place where a part fits leaves the most room for those behind it.
-        for part in middle.split('*') {
-            let Some(at) = name.find(part) else { return false };
-            name = &name[at + part.len()..];
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let Some(star) = pattern.iter().position(|byte| *byte == b'*') else { return pattern == name };
+        let Some(mut rest) = name.strip_prefix(&pattern[..star]) else { return false };
+        // Between two stars the first place that fits is as good as any: what follows has only more room.
+        let mut parts = pattern[star + 1..].split(|byte| *byte == b'*').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return rest.ends_with(part);
+            }
+            match memchr::memmem::find(rest, part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
         }
-        name.ends_with(end)
+        true
     }
+}
+
+/// Whether `name` is covered by a list of patterns; an empty list covers everything.
+pub fn any_or_all(patterns: &[Glob], name: &str) -> bool {
+    patterns.is_empty() || patterns.iter().any(|glob| glob.matches(name))
 }
 
 #[cfg(test)]
@@ -34,56 +48,75 @@ mod tests {
     #[track_caller]
     fn check(pattern: &str, yes: &[&str], no: &[&str]) {
         let glob = Glob::new(pattern);
-        for name in yes {
-            assert!(glob.matches(name), "{pattern} {name}");
-        }
-        for name in no {
-            assert!(!glob.matches(name), "{pattern} {name}");
+        for (names, expect) in [(yes, true), (no, false)] {
+            for name in names {
+                assert_eq!(glob.matches(name), expect, "{pattern:?} and {name:?}");
+            }
         }
     }
 
     #[test]
-    fn a_star_is_any_run_and_the_rest_is_itself() {
-        check("openai/*", &["openai/", "openai/gpt-4o"], &["openai", "Openai/x", "xopenai/x"]);
-        check("*", &["", "a"], &[]);
+    fn a_star_is_any_run_and_nothing_else_is_special() {
         check("", &[""], &["a"]);
-        check("a", &["a"], &["", "aa", "A"]);
-        check("*/gpt-*", &["openai/gpt-4o", "/gpt-"], &["openai/o1", "gpt-4"]);
-        check("a*a", &["aa", "aba"], &["a"]);
-        check("ab*bc", &["abbc", "abxbc"], &["abc"]);
-        check("a**b", &["ab", "axb"], &["a"]);
-        check("a.c[d]?", &["a.c[d]?"], &["abcd", "axcd1"]);
+        check("*", &["", "a", "a/b"], &[]);
+        check("**", &["", "a/b"], &[]);
+        check("openai/*", &["openai/", "openai/gpt-4o"], &["openai", "xopenai/a", "OpenAI/a"]);
+        check("*/gpt-4o", &["a/gpt-4o", "/gpt-4o"], &["gpt-4o", "a/gpt-4o-mini"]);
+        check("a*a", &["aa", "aba", "aaa"], &["a", "ab", "ba"]);
+        check("a*b*c", &["abc", "a1b2c", "abbcbc"], &["ac", "acb", "abcd"]);
+        check("*ab*ab*", &["abab", "xabyabz"], &["ab", "aba"]);
+        check("a?[b].c", &["a?[b].c"], &["axb.c", "a?[b]xc"]);
+    }
+
+    /// A twin that tries every possibility.
+    fn naive(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, _) => name.is_empty(),
+            (Some((b'*', more)), _) => (0..=name.len()).any(|taken| naive(more, &name[taken..])),
+            (Some((byte, more)), Some((first, rest))) => byte == first && naive(more, rest),
+            (Some(_), None) => false,
+        }
     }
 
     #[test]
-    fn it_agrees_with_the_plain_definition() {
-        fn naive(pattern: &[u8], name: &[u8]) -> bool {
-            match pattern.split_first() {
-                None => name.is_empty(),
-                Some((b'*', rest)) => (0..=name.len()).any(|skip| naive(rest, &name[skip..])),
-                Some((byte, rest)) => name.first() == Some(byte) && naive(rest, &name[1..]),
+    fn every_short_pattern_agrees_with_its_naive_twin() {
+        fn words(letters: &[u8], most: usize) -> Vec<String> {
+            let mut words = vec![String::new()];
+            let mut from = 0;
+            for _ in 0..most {
+                let to = words.len();
+                for index in from..to {
+                    words.extend(
+                        letters
+                            .iter()
+                            .map(|byte| format!("{}{}", words[index], char::from(*byte)))
+                            .collect::<Vec<_>>(),
+                    );
+                }
+                from = to;
+            }
+            words
+        }
+        for pattern in words(b"ab*", 5) {
+            for name in words(b"ab", 5) {
+                let expect = naive(pattern.as_bytes(), name.as_bytes());
+                assert_eq!(Glob::new(&pattern).matches(&name), expect, "{pattern:?} and {name:?}");
             }
         }
-        let words = |letters: &[char], most: u32| {
-            let count = letters.len();
-            (0..=most)
-                .flat_map(move |length| {
-                    (0..count.pow(length)).map(move |mut number| {
-                        (0..length).map(|_| (number % count, number /= count).0).collect::<Vec<_>>()
-                    })
-                })
-                .map(|word| word.into_iter().map(|index| letters[index]).collect::<String>())
-                .collect::<Vec<_>>()
-        };
-        for pattern in words(&['a', 'b', '*'], 5) {
-            let glob = Glob::new(&pattern);
-            for name in words(&['a', 'b'], 5) {
-                assert_eq!(
-                    glob.matches(&name),
-                    naive(pattern.as_bytes(), name.as_bytes()),
-                    "{pattern} {name}"
-                );
-            }
-        }
+    }
+
+    #[test]
+    fn a_pattern_made_to_be_slow_is_not() {
+        let pattern = Glob::new(&"*a".repeat(60));
+        assert!(!pattern.matches(&"b".repeat(256)));
+        assert!(!pattern.matches(&"a".repeat(59)));
+        assert!(pattern.matches(&"a".repeat(256)));
+    }
+
+    #[test]
+    fn no_pattern_at_all_covers_everything() {
+        assert!(any_or_all(&[], "x"));
+        assert!(!any_or_all(&[Glob::new("y")], "x"));
+        assert!(any_or_all(&[Glob::new("y"), Glob::new("x*")], "x"));
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A number, once given, means the same name until the process ends: counts are kept by number across reloads.
 
-use crate::base::limits::PROVIDER_NAMES_MAX;
+use std::{collections::HashMap, sync::Arc};
+
+use crate::base::limits::{PROVIDER_NAMES_MAX, QUOTA_LINES_MAX};
 
 /// Which provider. Given out by [`ProviderRoll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +44,42 @@ impl ProviderRoll {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Line(pub u32);
 
+/// The lines of all keys this process has ever been configured with, by name. It only grows, so that what one key has
+/// spent never becomes another's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LineRoll {
+    lines: HashMap<Arc<str>, Line>,
+    /// By line. As many as `lines`.
+    names: Vec<Arc<str>>,
+}
+
+impl LineRoll {
+    /// The line of `name`, which is enrolled if it is new; `None` when [`QUOTA_LINES_MAX`] names are taken.
+    pub fn enrol(&mut self, name: &str) -> Option<Line> {
+        if let Some(line) = self.line(name) {
+            return Some(line);
+        }
+        if self.names.len() >= QUOTA_LINES_MAX {
+            return None;
+        }
+        let line = Line(u32::try_from(self.names.len()).ok()?);
+        let name: Arc<str> = name.into();
+        self.names.push(Arc::clone(&name));
+        self.lines.insert(name, line);
+        Some(line)
+    }
+
+    /// The line of `name`, if it was ever enrolled.
+    pub fn line(&self, name: &str) -> Option<Line> {
+        self.lines.get(name).copied()
+    }
+
+    /// The name of `line`, or `None` for one that was never given.
+    pub fn name(&self, line: Line) -> Option<&str> {
+        self.names.get(usize::try_from(line.0).ok()?).map(|name| &**name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +102,18 @@ mod tests {
         }
         assert_eq!(roll.enrol("one more"), None);
         assert_eq!(roll.enrol("7"), Some(ProviderId(7)));
+    }
+
+    #[test]
+    fn a_line_is_one_names_for_ever_and_there_are_only_so_many() {
+        let mut roll = LineRoll::default();
+        assert_eq!((roll.enrol("a"), roll.enrol("b")), (Some(Line(0)), Some(Line(1))));
+        assert_eq!((roll.enrol("a"), roll.line("b"), roll.line("c")), (Some(Line(0)), Some(Line(1)), None));
+        assert_eq!((roll.name(Line(1)), roll.name(Line(2))), (Some("b"), None));
+        for number in 2..QUOTA_LINES_MAX {
+            assert!(roll.enrol(&number.to_string()).is_some());
+        }
+        assert_eq!(roll.enrol("one more"), None);
+        assert_eq!(roll.enrol("2"), Some(Line(2)));
     }
 }

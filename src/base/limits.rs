@@ -31,6 +31,11 @@ pub const BUFFER_WAIT: Duration = Duration::from_secs(5);
 /// Capacity given to a body before its bytes arrive: a Content-Length alone buys no more than this.
 pub const BODY_RESERVE_BYTES: usize = 256 << 10;
 
+/// Most bytes that one read takes from a socket: reading and judging them is what other work of the core waits for, a
+/// millisecond at most.
+pub const BODY_READ_BYTES: usize = 256 << 10;
+const _: () = assert!(READ_BYTES <= BODY_READ_BYTES && BODY_READ_BYTES <= BODY_RESERVE_BYTES);
+
 /// Most hexadecimal digits of a chunk size: 64 bits.
 pub const CHUNK_SIZE_DIGITS_MAX: usize = 16;
 /// Most bytes of extensions on one chunk line; they are read and dropped.
@@ -128,11 +133,15 @@ const _: () = assert!(MODEL_BYTES_MAX * 2 <= REFUSAL_MESSAGE_BYTES_MAX);
 /// Longest `retry-after` that comes with `x-should-retry: true`: OpenAI's Node SDK ignores a longer one and retries at once.
 pub const RETRY_AFTER_MS_MAX: u64 = 60_000;
 
-/// Most top-level keys of a JSON body, each of which is kept until the body is known to hold none twice (24 bytes each,
-/// about 4 MiB in all; a body of 32 MiB could hold five million). A chat request has about forty.
-pub const JSON_KEYS_MAX: usize = 128 << 10;
+/// Most top-level keys of a JSON body, and most bytes of one: all are compared in one go when the body is whole (half a
+/// millisecond), and a body of 32 MiB could hold five million. A chat request has about forty.
+pub const JSON_KEYS_MAX: usize = 4 << 10;
+pub const JSON_KEY_BYTES_MAX: usize = 1 << 10;
 /// Objects after a `"usage"` that are tried in the tail of one long answer: an upstream could send nothing but openings.
 pub const USAGE_TRIES_MAX: usize = 8;
+
+/// Most bytes of a body's `stream_options`, which are read in one go: OpenAI knows two flags in it.
+pub const STREAM_OPTIONS_BYTES_MAX: usize = 16 << 10;
 
 // The configuration file. These bound what an operator can do by mistake, not what a caller can do.
 
@@ -217,3 +226,59 @@ pub const COMPLETION_TOKENS_ESTIMATE: u64 = 512;
 pub const BYTES_PER_TOKEN_ESTIMATE: u64 = 4;
 /// Most tokens a prompt is taken to have: images and audio in a body are bytes, but far fewer tokens.
 pub const PROMPT_TOKENS_ESTIMATE_MAX: u64 = 128 << 10;
+// Where a client is: X-Forwarded-For and the PROXY protocol.
+
+/// Most hops in the `X-Forwarded-For` of a trusted proxy (403): three or four are common, and each is one look-up.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// Most bytes of a PROXY protocol header, version 2. The specification wants it smaller than one segment; certificates'
+/// names and load balancers' own fields stay far below this.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
+/// Most bytes of a version 1 header with its CR LF, by its specification.
+pub const PROXY_LINE_BYTES_MAX: usize = 107;
+const _: () = assert!(PROXY_LINE_BYTES_MAX <= PROXY_HEADER_BYTES_MAX);
+// The quota board (`bridge/quota`). A line takes 128 bytes of address space, and of memory only when its page is used.
+
+/// Names a process may give a line over its life, reloads included (32 MiB): 100,000 callers change twice in full, and
+/// leave room for models and providers. More is a complaint about the configuration.
+pub const QUOTA_LINES_MAX: usize = 1 << 18;
+/// Sets of six lines for keys that no configuration names (16 MiB, 98,304 keys). With 16,000 keys limited at once one set
+/// in ten thousand overflows, with 32,000 one in two hundred. A power of two.
+pub const QUOTA_SETS: usize = 1 << 14;
+const _: () = assert!(QUOTA_SETS.is_power_of_two() && QUOTA_LINES_MAX + 8 * QUOTA_SETS <= u32::MAX as usize);
+/// Most that a budget can count: 281 million million tokens, or 281,474 dollars. A budget above it is held to it.
+pub const BUDGET_MAX: u64 = (1 << 48) - 1;
+// The hand-off of connections between cores.
+
+/// How many more connections than the least loaded core another may have before it hands new ones over: this many, or
+/// this share of the least loaded one's (an eighth). Chance alone puts two cores apart by about the root of their number:
+/// 200 connections by 14, 10,000 by 100.
+pub const HANDOFF_MARGIN_MIN: u64 = 8;
+pub const HANDOFF_MARGIN_SHARE: u64 = 8;
+/// Connections that may wait for one core to take them. A core takes all at its next turn; where this many wait, it is
+/// busy, and whoever accepted one more keeps it.
+pub const HANDOFFS_WAITING_MAX: usize = 64;
+const _: () = assert!(HANDOFFS_WAITING_MAX < CONNECTIONS_MAX);
+
+/// How often what was drawn from budgets is written down: a crash forgets no more than this.
+pub const BUDGETS_INTERVAL: Duration = Duration::from_secs(1);
+
+// Callers and the state directory that keeps them.
+
+/// Most callers of one gateway: ten times what it is built for, at a quarter of a kilobyte each.
+pub const CALLERS_MAX: usize = 1_000_000;
+/// Most patterns, tags, or addresses in one list of one caller: what admission walks for a request.
+pub const CALLER_LIST_MAX: usize = 256;
+/// Longest tag: it stands in metrics and logs, as names do.
+pub const TAG_BYTES_MAX: usize = 64;
+const _: () = assert!(TAG_BYTES_MAX <= NAME_BYTES_MAX);
+/// How often the running gateway looks whether callers have changed: a caller that is disabled is out within it.
+pub const STATE_POLL: Duration = Duration::from_millis(200);
+/// How long a writer waits for another: both are commands of an operator, or the gateway itself.
+pub const STATE_BUSY_TIME: Duration = Duration::from_secs(5);
+/// Most bytes of a caller's settings as they are kept: lists of the greatest length and patterns of the greatest size.
+pub const CALLER_SETTINGS_BYTES_MAX: usize = 1 << 20;
+const _: () = assert!(CALLER_LIST_MAX * (MODEL_BYTES_MAX + 3) * 3 < CALLER_SETTINGS_BYTES_MAX);
+
+/// Longest body of a refused request that is read and forgotten, so that its connection can stay: most chat requests are
+/// shorter, and a client that is over its limit is not made to connect anew each time.
+pub const SKIPPED_BODY_BYTES_MAX: u64 = 64 << 10;

@@ -6,6 +6,7 @@ pub mod glob;
 pub mod ids;
 pub mod limits;
 pub mod now;
+pub mod prefixes;
 pub mod secret;
 pub mod span;
 pub mod waiting;

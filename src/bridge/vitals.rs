@@ -24,6 +24,7 @@ struct Gauges {
     // 0 until the first beat.
     beat_us: AtomicU64,
     connections: AtomicU64,
+    handed_over: AtomicU64,
     buffered_bytes: AtomicU64,
 }
 
@@ -51,8 +52,14 @@ impl Vitals {
         self.gauges.beat_us.store((now.0 / 1_000).max(1), Ordering::Relaxed);
     }
 
+    /// At each connection that comes or goes: other cores weigh their own against it.
     pub fn set_connections(&self, connections: u64) {
         self.gauges.connections.store(connections, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that the core accepted and another one took.
+    pub fn count_handed_over(&self) {
+        self.gauges.handed_over.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn set_buffered_bytes(&self, bytes: u64) {
@@ -87,6 +94,7 @@ impl Vitals {
         ShardFacts {
             core: self.core,
             connections: self.connections(),
+            handed_over: self.gauges.handed_over.load(Ordering::Relaxed),
             buffered_bytes: self.gauges.buffered_bytes.load(Ordering::Relaxed),
             backend: self.backend().map(|backend| (backend.name, backend.flags)),
             heartbeat_age_us: self.beat_age_us(now),
@@ -117,8 +125,10 @@ mod tests {
         vitals.set_backend(Backend { name: "io_uring", flags: "COOP_TASKRUN" });
         vitals.set_connections(7);
         vitals.set_buffered_bytes(9);
+        vitals.count_handed_over();
         let facts = vitals.facts(Now(0));
         assert_eq!((facts.core, facts.connections, facts.buffered_bytes), (3, 7, 9));
+        assert_eq!(facts.handed_over, 1);
         assert_eq!(facts.backend, Some(("epoll", "")));
     }
 }

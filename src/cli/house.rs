@@ -3,22 +3,36 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     process::ExitCode,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
+use rustls::ServerConfig;
+
+use super::{
+    fixed::Fixed,
+    publisher::{Published, Publisher, Storage},
+};
 use crate::{
-    base::{address, ids::ProviderRoll, limits, secret::Secret},
+    base::{
+        address,
+        ids::{LineRoll, ProviderRoll},
+        limits,
+        secret::Secret,
+    },
     bridge::{
         addresses::Addresses,
         bulletin::{Board, Bulletin},
         drain::{Drain, Stage},
+        handoff::{Door, Inbox},
         outbox::Outbox,
+        quota::QuotaBoard,
         vitals::Vitals,
     },
-    config::{self, Cores, Dial, Snapshot},
+    config::{self, Cores, Dial, Snapshot, callers::Callers},
     control::{
         admin::Admin,
         fetch::HttpFetch,
@@ -27,6 +41,10 @@ use crate::{
         resolver::{Resolver, SystemLookup},
         signals::{Actions, SignalsThread},
         standing::{Reloads, Standing},
+        state::{
+            State,
+            watch::{News, Watch},
+        },
         stats::{Stats, StatsThread},
     },
     shard::{self, Choice, Clock, Links, Listener},
@@ -51,28 +69,8 @@ pub(super) struct House {
     stats: StatsThread,
     told_to_drain: mpsc::Receiver<()>,
     _signals: SignalsThread,
+    _watch: Option<Watch>,
     _publisher: Arc<Mutex<Publisher>>,
-}
-
-/// Makes a snapshot the one in force, and tells those who follow it.
-struct Publisher {
-    roll: ProviderRoll,
-    snapshots: Arc<Bulletin<Snapshot>>,
-    resolver: Arc<Resolver>,
-    models: Models,
-    reloads: Arc<Reloads>,
-}
-
-impl Publisher {
-    fn publish(&mut self, mut snapshot: Snapshot) -> u64 {
-        snapshot.enrol(&mut self.roll);
-        snapshot.generation = self.snapshots.generation() + 1;
-        self.resolver.want(names(&snapshot));
-        self.models.reload(snapshot.providers.iter().map(model_source).collect());
-        let generation = self.snapshots.publish(Arc::new(snapshot));
-        self.reloads.accepted(self.roll.clone());
-        generation
-    }
 }
 
 /// Starts everything; returns when clients can connect.
@@ -89,8 +87,15 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let snapshots = Arc::new(Bulletin::<Snapshot>::new(cores));
     let addresses = Arc::new(Bulletin::<Addresses>::new(cores));
     let lists = Arc::new(Bulletin::<ModelList>::new(cores));
+    let callers = Arc::new(Bulletin::<Option<Callers>>::new(cores));
+    let quota = Arc::new(QuotaBoard::new());
+    let certificates = Arc::new(Bulletin::<Arc<ServerConfig>>::new(cores));
     let vitals: Arc<[Vitals]> = cpus.iter().map(|cpu| Vitals::new(cpu.map_or(0, |cpu| cpu.id))).collect();
     let outboxes: Arc<[Outbox]> = (0..cores).map(|_| Outbox::new()).collect();
+    let inboxes: Arc<[Inbox]> = (0..cores)
+        .map(|_| Inbox::new())
+        .collect::<io::Result<_>>()
+        .map_err(|error| format!("cannot connect the cores: {error}"))?;
     let drain = Arc::new(Drain::default());
     let reloads = Arc::new(Reloads::default());
     let now = {
@@ -113,14 +118,25 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let (admin_listen, drain_time) = (snapshot.admin.listen, snapshot.server.drain_time);
     let connections_max = snapshot.server.connections_max;
     let first_names = names(&snapshot);
+    let state = snapshot.state.clone();
+    let is_open = !snapshot.auth.required;
     let mut publisher = Publisher {
         roll: ProviderRoll::default(),
         snapshots: snapshots.clone(),
         resolver: resolver.clone(),
         models: models.map_err(no_thread)?,
         reloads: reloads.clone(),
+        certificates: certificates.clone(),
+        started_with: Fixed::of(&snapshot),
+        callers: callers.clone(),
+        lines: LineRoll::default(),
+        storage: state
+            .as_ref()
+            .map(|path| Storage::open(path, quota.clone(), log.clone()))
+            .transpose()
+            .map_err(|trouble| trouble.to_string())?,
     };
-    publisher.publish(snapshot);
+    publisher.publish(snapshot)?;
     let patience = clock.now() + FIRST_LOOKUP;
     for name in first_names {
         if let Err(why) = resolver.wait_for(&name, patience.since(clock.now())) {
@@ -131,12 +147,12 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let mut shards = Vec::new();
     let mut sockets: Vec<_> = bound
         .into_iter()
-        .map(|(listeners, tls)| (listeners.sockets.into_iter(), listeners.address, tls))
+        .map(|(listeners, door)| (listeners.sockets.into_iter(), listeners.address, door))
         .collect();
     for (seat, cpu) in cpus.into_iter().enumerate() {
         let listeners = sockets
             .iter_mut()
-            .filter_map(|(sockets, _, tls)| Some(Listener { socket: sockets.next()?, tls: tls.clone() }))
+            .filter_map(|(sockets, _, door)| Some(Listener { socket: sockets.next()?, door: *door }))
             .collect();
         let running = shard::start(Links {
             seat,
@@ -147,9 +163,13 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
             snapshots: snapshots.clone(),
             addresses: addresses.clone(),
             models: lists.clone(),
+            callers: callers.clone(),
+            quota: quota.clone(),
+            certificates: certificates.clone(),
             drain: drain.clone(),
             outboxes: outboxes.clone(),
             vitals: vitals.clone(),
+            inboxes: inboxes.clone(),
             connections_max,
         })?;
         if seat == 0 {
@@ -170,14 +190,20 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         }
         shards.push(running.thread);
     }
-    let listening: Vec<_> = sockets.iter().map(|(_, address, _)| *address).collect();
+    let listening: Vec<_> = sockets.iter().map(|(_, address, ..)| *address).collect();
 
     let stats = Arc::new(Stats::new(outboxes));
-    let boards: Vec<Arc<dyn Board>> = vec![snapshots.clone(), addresses, lists];
+    let boards: Vec<Arc<dyn Board>> = vec![snapshots.clone(), addresses, lists, certificates, callers];
     let stats_thread =
         StatsThread::start(stats.clone(), boards, limits::SHEET_INTERVAL).map_err(no_thread)?;
-    let standing =
-        Arc::new(Standing { clock: now, snapshots, vitals, drain: drain.clone(), reloads: reloads.clone() });
+    let standing = Arc::new(Standing {
+        clock: now,
+        snapshots,
+        vitals,
+        drain: drain.clone(),
+        quota,
+        reloads: reloads.clone(),
+    });
     let admin = admin_listen
         .map(|listen| {
             Admin::start(listen, standing, stats).map_err(|error| format!("admin listener {listen}: {error}"))
@@ -185,6 +211,10 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         .transpose()?;
 
     let publisher = Arc::new(Mutex::new(publisher));
+    let watch = state.map(|path| watch_callers(&path, &publisher, &log)).transpose()?;
+    if is_open {
+        log.info(format_args!("callers are not verified: whoever can connect may call"));
+    }
     let (tell_to_drain, told_to_drain) = mpsc::channel();
     let signals = SignalsThread::start(
         Actions {
@@ -206,6 +236,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         stats: stats_thread,
         told_to_drain,
         _signals: signals.map_err(no_thread)?,
+        _watch: watch,
         _publisher: publisher,
     })
 }
@@ -245,45 +276,57 @@ impl House {
     }
 }
 
+/// Follows the callers from now on; what changed since they were published is published again.
+fn watch_callers(path: &Path, publisher: &Arc<Mutex<Publisher>>, log: &Log) -> Result<Watch, String> {
+    let told = publisher.clone();
+    let take_up = move |news| told.lock().unwrap_or_else(PoisonError::into_inner).take_up(news);
+    let state = State::open(path).map_err(|trouble| trouble.to_string())?;
+    let (watch, callers) =
+        Watch::start(state, take_up, log.clone()).map_err(|trouble| trouble.to_string())?;
+    publisher.lock().unwrap_or_else(PoisonError::into_inner).take_up(News::Callers(callers));
+    Ok(watch)
+}
+
 fn reload_action(
     publisher: Arc<Mutex<Publisher>>,
     reloads: Arc<Reloads>,
     mut reload: Reload,
     log: Log,
 ) -> Box<dyn FnMut() + Send> {
-    Box::new(move || match reload() {
-        Ok(snapshot) => {
-            let generation = match publisher.lock() {
-                Ok(mut publisher) => publisher.publish(snapshot),
-                Err(poisoned) => poisoned.into_inner().publish(snapshot),
-            };
-            log.info(format_args!("configuration reloaded: generation {generation}"));
-        }
-        Err(()) => {
-            reloads.refused();
-            log.error(format_args!("the configuration was not reloaded; the one before stays in force"));
+    Box::new(move || {
+        let published = reload().and_then(|snapshot| {
+            let mut publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner);
+            publisher.publish(snapshot).map_err(|why| log.error(format_args!("{why}")))
+        });
+        match published {
+            Ok(Published { generation, certificate_is_new, waits_for_restart }) => {
+                let certificate = if certificate_is_new { ", with a new certificate" } else { "" };
+                log.info(format_args!("configuration reloaded: generation {generation}{certificate}"));
+                for setting in waits_for_restart {
+                    log.warning(format_args!("{setting} has changed: that takes effect at the next start"));
+                }
+            }
+            Err(()) => {
+                reloads.refused();
+                log.error(format_args!("the configuration was not reloaded; the one before stays in force"));
+            }
         }
     })
 }
 
 /// Binds every address for every core, before anything else is started.
-type Bound = Vec<(shard::Listeners, Option<Arc<rustls::ServerConfig>>)>;
+type Bound = Vec<(shard::Listeners, Door)>;
 
 fn bind(snapshot: &Snapshot, cores: usize) -> Result<Bound, String> {
     let server = &snapshot.server;
-    let tls = match &server.tls {
-        Some(tls) => Some(
-            shard::server_config(&tls.certificates_pem, tls.key_pem.expose())
-                .map_err(|why| format!("server.tls: {why}"))?,
-        ),
-        None => None,
-    };
-    let plain = server.listen.iter().map(|address| (*address, None));
-    let secure = server.tls_listen.iter().map(|address| (*address, tls.clone()));
+    let plain = server.listen.iter().map(|address| (*address, false));
+    let secure = server.tls_listen.iter().map(|address| (*address, true));
     plain
         .chain(secure)
-        .map(|(address, tls)| match shard::bind(address, cores) {
-            Ok(listeners) => Ok((listeners, tls)),
+        .map(|(address, is_tls)| match shard::bind(address, cores) {
+            Ok(listeners) => {
+                Ok((listeners, Door { is_tls, is_proxied: server.proxy_protocol.contains(&address) }))
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 Err(format!("cannot listen on {address}: another process holds this port"))
             }
@@ -319,7 +362,7 @@ fn cpus(cores: &Cores) -> Result<Vec<Option<core_affinity::CoreId>>, String> {
     Ok(chosen.into_iter().map(Some).collect())
 }
 
-fn names(snapshot: &Snapshot) -> Vec<Box<str>> {
+pub(super) fn names(snapshot: &Snapshot) -> Vec<Box<str>> {
     let names = snapshot.providers.iter().filter_map(|provider| match &provider.dial {
         Dial::Name(name) => Some(name.clone()),
         Dial::Address(_) => None,
@@ -328,7 +371,7 @@ fn names(snapshot: &Snapshot) -> Vec<Box<str>> {
 }
 
 /// What the models' thread needs of a provider. One without a key that needs one is not asked.
-fn model_source(provider: &config::Provider) -> ModelSource {
+pub(super) fn model_source(provider: &config::Provider) -> ModelSource {
     let scheme = if provider.tls { "https" } else { "http" };
     let list = provider.keys.first().map(|key| ListAddress {
         url: format!("{scheme}://{}{}", provider.authority, provider.path("/models")),

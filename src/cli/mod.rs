@@ -1,9 +1,13 @@
 //! What one can ask of the program: one file per subcommand.
 
+mod callers;
 mod check;
+mod date;
 mod demo;
+mod fixed;
 mod house;
 mod panics;
+mod publisher;
 mod run;
 mod sim_provider;
 
@@ -50,6 +54,8 @@ enum Command {
         #[arg(short, long, value_name = "FILE", env = "RINGWAY_CONFIG")]
         config: PathBuf,
     },
+    /// Who may call: make, list, disable, rotate, whether or not a gateway runs.
+    Callers(callers::Callers),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -78,6 +84,7 @@ pub fn main() -> ExitCode {
         (None, Some(config)) => check::check(&config),
         (Some(Command::Check { config }), _) => check::check(&config),
         (Some(Command::Run { config, backend }), _) => run::run(&config, backend.map(Choice::from)),
+        (Some(Command::Callers(arguments)), _) => callers::callers(arguments),
         (Some(Command::Demo { listen, backend }), _) => demo::demo(listen, backend.into()),
         (None, None) => {
             let _ = <Arguments as clap::CommandFactory>::command().print_help();

@@ -17,6 +17,8 @@ pub enum Measure {
     /// Requests that are being served now, streams among them.
     ConcurrentRequests,
     ConcurrentStreams,
+    /// Connections that are open now.
+    Connections,
     /// Tokens in a calendar day (UTC), kept over restarts.
     BudgetTokensDay,
     /// Tokens in a calendar month (UTC), kept over restarts.
@@ -62,6 +64,7 @@ impl Measure {
             Self::TokensPerDay => "tokens per day",
             Self::ConcurrentRequests => "concurrent requests",
             Self::ConcurrentStreams => "concurrent streams",
+            Self::Connections => "connections",
             Self::BudgetTokensDay | Self::BudgetNanoUsdDay => "budget of the day",
             Self::BudgetTokensMonth | Self::BudgetNanoUsdMonth => "budget of the month",
         }
@@ -101,4 +104,44 @@ pub struct Allowance {
     /// Each measure at most once, in the order of [`Measure`].
     pub limits: Box<[Limit]>,
     pub on_exceed: OnExceed,
+}
+
+impl Limit {
+    pub fn measure(self) -> Measure {
+        match self {
+            Self::Rate { measure, .. } | Self::Concurrency { measure, .. } | Self::Budget { measure, .. } => {
+                measure
+            }
+        }
+    }
+}
+
+impl Allowance {
+    /// These limits, and those of `common` for what these do not measure.
+    #[must_use]
+    pub fn over(&self, common: &Self) -> Self {
+        let mut limits = self.limits.to_vec();
+        let measured = |limit: &&Limit| self.limits.iter().all(|own| own.measure() != limit.measure());
+        limits.extend(common.limits.iter().filter(measured));
+        limits.sort_by_key(|limit| limit.measure());
+        let on_exceed = if self.limits.is_empty() { common.on_exceed } else { self.on_exceed };
+        Self { limits: limits.into(), on_exceed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_limits_stand_above_common_ones_measure_by_measure() {
+        let place = |measure, most| Limit::Concurrency { measure, most };
+        let (requests, streams) = (Measure::ConcurrentRequests, Measure::ConcurrentStreams);
+        let common =
+            Allowance { limits: [place(requests, 5), place(streams, 6)].into(), on_exceed: OnExceed::Cut };
+        let own = Allowance { limits: [place(streams, 1)].into(), on_exceed: OnExceed::Finish };
+        assert_eq!(*own.over(&common).limits, [place(requests, 5), place(streams, 1)]);
+        assert_eq!(own.over(&common).on_exceed, OnExceed::Finish);
+        assert_eq!(Allowance::default().over(&common), common);
+    }
 }

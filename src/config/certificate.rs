@@ -67,7 +67,8 @@ fn certificates(file: &Text<'_>, pem: &[u8]) -> Option<Vec<CertificateDer<'stati
     chain
 }
 
-fn read(file: &Text<'_>, around: &dyn super::Surroundings) -> Option<Vec<u8>> {
+/// The file that a setting names, whatever is in it.
+pub(super) fn read(file: &Text<'_>, around: &dyn super::Surroundings) -> Option<Vec<u8>> {
     let result = around.read(Path::new(file.value.as_str()));
     let complain = |error: std::io::Error| {
         file.complain(

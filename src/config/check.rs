@@ -3,17 +3,20 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    path::{Component, Path, PathBuf},
     time::Duration,
 };
 
 use toml::de::DeValue;
 
 use super::{
+    access::access,
     certificate,
     provider::provider,
     quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
-    snapshot::{Admin, Auth, Backend, Cores, Limits, Parts, Server, Snapshot, Timeouts},
+    snapshot::{Access, Admin, Auth, Backend, Cores, Limits, Parts, Server, Snapshot, Timeouts},
+    surroundings::Surroundings,
 };
 use crate::base::{ids::Line, limits};
 
@@ -24,8 +27,9 @@ const ADMIN_LISTEN: &str = "127.0.0.1:8081";
 /// Compiles a file; what is returned means nothing if anything was complained of.
 pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     let mut places = Places::default();
+    let access = access(root.table("access"));
     let server = match root.table("server") {
-        Some(table) => server(table, &mut places),
+        Some(table) => server(table, &mut places, &access),
         None => server_without_table(),
     };
     let admin = admin(root.table("admin"), &mut places);
@@ -37,8 +41,21 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         Some(table) => timeouts(table, default_timeouts()),
         None => default_timeouts(),
     };
-    let auth = auth(root.table("auth"), &server);
+    let state = state(root.table("state"), root.around());
+    let auth = auth(root.table("auth"), &server, state.is_some());
+    if auth.required && state.is_none() {
+        root.complain(
+            "callers must show a token, and there is no place where they are kept",
+            "[state]\n          dir = \"/var/lib/ringway\"   (then: ringway callers create --name …), or auth.required = false",
+        );
+    }
     let quotas = quotas(&mut root);
+    if state.is_none() && quotas.has_budgets() {
+        root.warn(
+            "what was used of a budget is forgotten at the next start: there is no state directory",
+            "[state]\n          dir = \"/var/lib/ringway\"",
+        );
+    }
     let tables = root.tables("provider");
     if tables.is_empty() {
         root.warn(
@@ -60,7 +77,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
             .map(|allowance| Numbered { allowance: allowance.clone(), line: Line(0) });
     }
     root.close();
-    Snapshot::new(Parts { server, admin, limits, auth, quotas }, providers)
+    Snapshot::new(Parts { server, admin, access, limits, state, auth, quotas }, providers)
 }
 
 /// Which setting took which address: no two listeners may share one.
@@ -109,7 +126,7 @@ fn address(text: &Text<'_>) -> Option<SocketAddr> {
     parsed
 }
 
-fn server(mut table: Table<'_>, places: &mut Places) -> Server {
+fn server(mut table: Table<'_>, places: &mut Places, access: &Access) -> Server {
     // An address that is wrong stays in the list as `None`: there is something to listen on, only not yet.
     let mut listeners = |field: Option<Field<'_>>, setting| {
         field.map(|field| match field.texts() {
@@ -161,19 +178,45 @@ fn server(mut table: Table<'_>, places: &mut Places) -> Server {
     let drain_time =
         table.get("drain_secs").and_then(|field| field.secs(Duration::ZERO..=limits::CONFIG_TIME_MAX));
     let connections_max = table.get("connections_max").and_then(|field| field.count(1..=CONNECTIONS_CEILING));
+    let all_known = [&listen, &tls_listen].into_iter().flatten().flatten().all(Option::is_some);
+    let listen: Vec<SocketAddr> = match (listen, &tls_listen) {
+        (Some(listen), _) => listen.into_iter().flatten().collect(),
+        (None, Some(_)) => Vec::new(),
+        (None, None) => defaults.listen,
+    };
+    let tls_listen: Vec<SocketAddr> = tls_listen.into_iter().flatten().flatten().collect();
+    let proxied = table.get("proxy_protocol").and_then(Field::texts).unwrap_or_default();
+    let proxied = proxied.iter().filter_map(|text| {
+        let listener = address(text)?;
+        if !listen.contains(&listener) && !tls_listen.contains(&listener) {
+            // One that was written wrong may be the one that is meant.
+            if all_known {
+                text.complain(
+                    "nothing listens on this address",
+                    "name one of `listen` or `tls_listen`, as it stands there",
+                );
+            }
+            return None;
+        }
+        if !listener.ip().is_loopback() && access.trusted_proxies.is_empty() {
+            text.warn(
+                "only a proxy on this machine is believed here: the connections of others are closed",
+                "access.trusted_proxies = [\"…\"] names the addresses of your proxies",
+            );
+        }
+        Some(listener)
+    });
+    let proxy_protocol = proxied.collect();
     table.close();
     Server {
-        listen: match (listen, &tls_listen) {
-            (Some(listen), _) => listen.into_iter().flatten().collect(),
-            (None, Some(_)) => Vec::new(),
-            (None, None) => defaults.listen,
-        },
-        tls_listen: tls_listen.into_iter().flatten().flatten().collect(),
+        listen,
+        tls_listen,
         tls,
         cores,
         backend: backend.unwrap_or(defaults.backend),
         drain_time: drain_time.unwrap_or(defaults.drain_time),
         connections_max: connections_max.unwrap_or(defaults.connections_max),
+        proxy_protocol,
     }
 }
 
@@ -189,6 +232,7 @@ fn server_without_table() -> Server {
         backend: Backend::Auto,
         drain_time: limits::DRAIN_TIME,
         connections_max: limits::CONNECTIONS_MAX,
+        proxy_protocol: Vec::new(),
     }
 }
 
@@ -251,16 +295,15 @@ fn admin(table: Option<Table<'_>>, places: &mut Places) -> Admin {
 
 /// Whether callers are asked who they are. Where only this machine can connect they need not be; where others can, leaving it
 /// out has to be said twice.
-fn auth(table: Option<Table<'_>>, server: &Server) -> Auth {
+fn auth(table: Option<Table<'_>>, server: &Server, has_state: bool) -> Auth {
     let mut listeners = server.listen.iter().chain(&server.tls_listen);
     let is_private = listeners.all(|address| address.ip().is_loopback());
-    let Some(mut table) = table else { return Auth { required: !is_private } };
+    let by_default = !is_private || has_state;
+    let Some(mut table) = table else { return Auth { required: by_default } };
     let required = table.get("required").map(Field::flag);
     let allow_anonymous = table.get("allow_anonymous").and_then(Field::flag).unwrap_or(false);
-    let required = match required {
-        Some(flag) => flag.unwrap_or(true),
-        None => !is_private,
-    };
+    // Given wrongly, it was complained of.
+    let required = required.map_or(by_default, |flag| flag.unwrap_or(true));
     if !required && !is_private && !allow_anonymous {
         table.complain(
             "anyone who can connect could spend the providers' keys: a listener is open to other machines",
@@ -269,6 +312,28 @@ fn auth(table: Option<Table<'_>>, server: &Server) -> Auth {
     }
     table.close();
     Auth { required }
+}
+
+/// Where the state is kept: as the file says, or where systemd made a directory for it.
+fn state(table: Option<Table<'_>>, around: &dyn Surroundings) -> Option<PathBuf> {
+    // Several are separated by colons; one that is not absolute was not set by systemd.
+    let given = around.env("STATE_DIRECTORY");
+    let given = given.as_deref().and_then(|paths| paths.split(':').next()).map(Path::new);
+    let given = given.filter(|path| path.is_absolute()).map(Path::to_owned);
+    let Some(mut table) = table else { return given };
+    let dir = table.get("dir").map(Field::text);
+    table.close();
+    let Some(dir) = dir else { return given };
+    let dir = dir?;
+    let path = Path::new(dir.value.as_str());
+    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        dir.complain(
+            format!("{} is not the whole path of a directory", dir.quoted()),
+            "dir = \"/var/lib/ringway\"",
+        );
+        return None;
+    }
+    Some(path.to_owned())
 }
 
 fn limits_of(mut table: Table<'_>) -> Limits {
@@ -283,6 +348,8 @@ fn limits_of(mut table: Table<'_>) -> Limits {
     let body_rate_floor = count("body_rate_floor", rates.clone(), 1 << 10) as u64;
     let write_rate_floor = count("write_rate_floor", rates, 1 << 10) as u64;
     let pool_idle_max = count("pool_idle_max", 0..=1 << 20, d.pool_idle_max);
+    let per_address =
+        table.get("connections_per_address").and_then(|field| field.count(1..=CONNECTIONS_CEILING));
     let mut secs = |key, default| {
         let range = limits::TICK..=limits::CONFIG_TIME_MAX;
         table.get(key).and_then(|field| field.secs(range)).unwrap_or(default)
@@ -301,6 +368,7 @@ fn limits_of(mut table: Table<'_>) -> Limits {
         write_grace: secs("write_grace_secs", d.write_grace),
         write_rate_floor,
         pool_idle_max,
+        connections_per_address: per_address.and_then(|most| u32::try_from(most).ok()),
     };
     if buffered_bytes < body_bytes {
         table.complain(
@@ -327,6 +395,7 @@ fn default_limits() -> Limits {
         write_grace: limits::WRITE_GRACE,
         write_rate_floor: limits::WRITE_RATE_FLOOR,
         pool_idle_max: limits::POOL_IDLE_MAX,
+        connections_per_address: None,
     }
 }
 
@@ -363,7 +432,32 @@ fn default_timeouts() -> Timeouts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{check, check_fix};
+    use super::super::{
+        Fake, compile,
+        tests::{check, check_fix, compiled},
+    };
+
+    /// Says twice that callers are not verified.
+    const ANYONE: &str = "auth.required = false\nauth.allow_anonymous = true\n";
+
+    #[test]
+    fn a_gateway_that_others_can_reach_verifies_its_callers_or_says_twice_that_it_does_not() {
+        let provider = "[[provider]]\nname = \"openai\"\n";
+        let required = |text: &str| compiled(&format!("{text}{provider}")).snapshot.auth.required;
+        let open = "server.listen = \"0.0.0.0:1\"\n";
+        let state = "state.dir = \"/srv\"\n";
+        assert!(!required(""), "only this machine can connect");
+        assert!(required(state));
+        assert!(required(&format!("{open}{state}")));
+        assert!(!required(&format!("{open}{state}{ANYONE}")));
+        assert!(!required(&format!("{state}auth.required = false\n")));
+        let nowhere = "1:1 : callers must show a token, and there is no place where they are kept";
+        check(&format!("{open}{provider}"), &[nowhere]);
+        check(&format!("auth.required = true\n{provider}"), &[nowhere]);
+        let anyone =
+            "anyone who can connect could spend the providers' keys: a listener is open to other machines";
+        check(&format!("{open}auth.required = false\n{provider}"), &[&format!("2:1 auth: {anyone}")]);
+    }
 
     #[test]
     fn numbers_out_of_range_are_refused() {
@@ -421,14 +515,14 @@ mod tests {
             &["1:33 server.listen[1]: server.listen already takes this address"],
         );
         check(
-            "server.listen = [\"0.0.0.0:1\"]\nadmin.listen = \"127.0.0.1:1\"",
+            &format!("server.listen = [\"0.0.0.0:1\"]\nadmin.listen = \"127.0.0.1:1\"\n{ANYONE}"),
             &["2:16 admin.listen: server.listen already takes this address"],
         );
         check("server.tls_listen = \"127.0.0.1:1\"", &["1:1 server: tls_listen needs a certificate"]);
         let provider = "[[provider]]\nname = \"openai\"\n";
         check(
             &format!(
-                "server.listen = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"[::1]:1\", \"0.0.0.0:1\"]\n{provider}"
+                "server.listen = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"[::1]:1\", \"0.0.0.0:1\"]\n{ANYONE}{provider}"
             ),
             &[],
         );
@@ -438,6 +532,54 @@ mod tests {
                 "1:16 admin.listen: the admin listener can be reached from other machines and asks nobody who they are",
             ],
         );
+    }
+
+    #[test]
+    fn the_proxy_protocol_is_for_addresses_that_are_listened_on() {
+        let provider = "[[provider]]\nname = \"openai\"\n";
+        check(&format!("server.proxy_protocol = \"127.0.0.1:8080\"\n{provider}"), &[]);
+        check(
+            &format!(
+                "server.listen = [\"127.0.0.1:1\", \"[::1]:1\"]\nserver.proxy_protocol = [\"[::1]:1\"]\n{provider}"
+            ),
+            &[],
+        );
+        check(
+            "server.proxy_protocol = [\"127.0.0.1:8081\", \":8080\"]",
+            &[
+                "1:26 server.proxy_protocol[0]: nothing listens on this address",
+                "1:44 server.proxy_protocol[1]: `:8080` is not an address to listen on",
+            ],
+        );
+        check(
+            "server.listen = \":1\"\nserver.proxy_protocol = \"127.0.0.1:1\"",
+            &["1:17 server.listen: `:1` is not an address to listen on"],
+        );
+        let open = format!("server.listen = \"0.0.0.0:1\"\nserver.proxy_protocol = \"0.0.0.0:1\"\n{ANYONE}");
+        let warning = "only a proxy on this machine is believed here: the connections of others are closed";
+        check(&format!("{open}{provider}"), &[&format!("2:25 server.proxy_protocol: {warning}")]);
+        check(&format!("{open}access.trusted_proxies = \"10.0.0.0/8\"\n{provider}"), &[]);
+    }
+
+    #[test]
+    fn the_state_directory_is_a_whole_path_or_the_one_that_systemd_made() {
+        for wrong in ["state", "./state", "", "~/state", "/var/lib/../x"] {
+            let what = format!("1:13 state.dir: `{wrong}` is not the whole path of a directory");
+            check(&format!("state.dir = \"{wrong}\""), &[&what]);
+        }
+        let dir = |text: &str, given: Option<&'static str>| {
+            let env = given.map(|path| ("STATE_DIRECTORY", path)).into_iter().collect();
+            let around = Fake { env, ..Fake::default() };
+            let loaded = compile(text, "t.toml", &around).unwrap_or_else(|complaints| panic!("{complaints}"));
+            loaded.snapshot.state.map(|path| path.display().to_string())
+        };
+        let said = "state.dir = \"/srv/ringway\"";
+        assert_eq!(dir("", None), None);
+        assert_eq!(dir("", Some("/var/lib/ringway:/var/lib/other")).as_deref(), Some("/var/lib/ringway"));
+        assert_eq!(dir("", Some("relative")), None);
+        assert_eq!(dir("[state]", Some("/var/lib/ringway")).as_deref(), Some("/var/lib/ringway"));
+        assert_eq!(dir(said, Some("/var/lib/ringway")).as_deref(), Some("/srv/ringway"));
+        assert_eq!(dir(said, None).as_deref(), Some("/srv/ringway"));
     }
 
     #[test]

@@ -15,8 +15,15 @@
 //! backend = "auto"             # or "io_uring", "epoll"
 //! drain_secs = 30
 //! connections_max = 16384      # per core
+//! proxy_protocol = []          # which of these expect the PROXY protocol, from this machine or trusted_proxies
 //! [admin]
 //! listen = "127.0.0.1:8081"    # or "off"
+//! [access]                     # networks such as "192.0.2.0/24", "2001:db8::/32", "192.0.2.7"
+//! allow = …                    # who may come in; otherwise everyone who is not denied
+//! allow_file = …               # a file with more of them, one a line, # begins a comment
+//! deny = []                    # wins over allow
+//! deny_file = …
+//! trusted_proxies = []         # whose X-Forwarded-For says where a client is
 //! [limits]                     # explained in base/limits.rs
 //! head_bytes = 32768
 //! head_fields = 100
@@ -31,6 +38,7 @@
 //! write_grace_secs = 30
 //! write_rate_floor = 1024
 //! pool_idle_max = 1024         # per core, over all providers
+//! connections_per_address = …  # over all cores; trusted proxies may have as many as they like
 //! [timeouts]
 //! connect_secs = 2
 //! first_byte_secs = 300
@@ -51,6 +59,8 @@
 //! budget_tokens_day = …        # calendar, UTC, kept over restarts; by gateway and caller
 //! budget_tokens_month = …
 //! on_exceed = "finish"         # or "cut": a running stream whose tokens cross the limit
+//! [state]
+//! dir = …                      # what outlives the process, such as callers; systemd's $STATE_DIRECTORY, or there is none
 //! [[provider]]
 //! name = …                     # of a profile, or any other
 //! profile = …                  # the profile of that name
@@ -68,7 +78,9 @@
 //! pool_idle_secs = 30
 //! ```
 
+mod access;
 pub mod allowance;
+pub mod callers;
 mod certificate;
 mod check;
 mod complaint;
@@ -92,8 +104,8 @@ use zeroize::Zeroizing;
 pub use self::{
     complaint::{Complaint, Complaints, Severity},
     snapshot::{
-        Admin, Backend, Cores, Dial, Key, Limits, Provider, ProviderPlace, Server, ServerTls, Snapshot,
-        Timeouts,
+        Access, Admin, Auth, Backend, Cores, Dial, Key, Limits, NoLine, Provider, ProviderPlace, Server,
+        ServerTls, Snapshot, Timeouts,
     },
     surroundings::{Process, Surroundings},
 };

@@ -32,6 +32,18 @@ pub struct Quotas {
     pub metadata: Box<[(Box<str>, Allowance)]>,
 }
 
+impl Quotas {
+    /// Whether anything is limited by what the calendar counts.
+    pub fn has_budgets(&self) -> bool {
+        let callers = self.callers.iter().map(|(_, allowance)| allowance);
+        let gateway = self.gateway.iter().map(|numbered| &numbered.allowance);
+        callers
+            .chain(gateway)
+            .flat_map(|allowance| &allowance.limits)
+            .any(|limit| matches!(limit, Limit::Budget { .. }))
+    }
+}
+
 /// An allowance with the line in which it is counted.
 #[derive(Clone, Debug)]
 pub struct Numbered {
@@ -55,7 +67,9 @@ enum By {
     Metadata(Box<str>),
 }
 
-const WORDS: [(&str, fn() -> By); 5] = [
+type MakeBy = fn() -> By;
+
+const WORDS: [(&str, MakeBy); 5] = [
     ("gateway", || By::Gateway),
     ("address", || By::Address),
     ("caller", || By::Caller),

@@ -6,12 +6,14 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
 use super::quotas::{Numbered, Quotas};
 use crate::base::{
-    ids::{ProviderId, ProviderRoll},
+    ids::{LineRoll, ProviderId, ProviderRoll},
+    prefixes::{AccessList, Prefixes},
     secret::Secret,
 };
 
@@ -22,13 +24,20 @@ pub struct Snapshot {
     pub generation: u64,
     pub server: Server,
     pub admin: Admin,
+    pub access: Access,
     pub limits: Limits,
     pub auth: Auth,
     pub quotas: Quotas,
+    /// The state directory; `None`: there are no callers. Taken up at the start alone.
+    pub state: Option<PathBuf>,
     pub providers: Vec<Provider>,
     // by_name[p.name] == i exactly when providers[i] is p
     by_name: HashMap<Box<str>, ProviderPlace>,
 }
+
+/// More keys are limited than the quota board has lines for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoLine;
 
 /// The place of a provider in a snapshot; means nothing in another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,10 +45,10 @@ pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
     pub(super) fn new(parts: Parts, providers: Vec<Provider>) -> Self {
-        let Parts { server, admin, limits, auth, quotas } = parts;
+        let Parts { server, admin, access, limits, state, auth, quotas } = parts;
         let ids = (0..=u16::MAX).map(ProviderPlace);
         let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
-        Self { generation: 0, server, admin, limits, auth, quotas, providers, by_name }
+        Self { generation: 0, server, admin, access, limits, state, auth, quotas, providers, by_name }
     }
 
     /// Gives each provider its number. What did not fit on the roll is counted as the last that did.
@@ -49,6 +58,22 @@ impl Snapshot {
             last = roll.enrol(&provider.name).unwrap_or(last);
             provider.id = last;
         }
+    }
+
+    /// Gives each key that the configuration limits its line on the quota board.
+    ///
+    /// # Errors
+    /// There is no line left: this process has been given too many names.
+    pub fn enrol_lines(&mut self, roll: &mut LineRoll) -> Result<(), NoLine> {
+        if let Some(gateway) = &mut self.quotas.gateway {
+            gateway.line = roll.enrol("gateway").ok_or(NoLine)?;
+        }
+        for provider in &mut self.providers {
+            if let Some(numbered) = &mut provider.allowance {
+                numbered.line = roll.enrol(&format!("provider/{}", provider.name)).ok_or(NoLine)?;
+            }
+        }
+        Ok(())
     }
 
     /// The provider of that name.
@@ -62,7 +87,9 @@ impl Snapshot {
 pub(super) struct Parts {
     pub(super) server: Server,
     pub(super) admin: Admin,
+    pub(super) access: Access,
     pub(super) limits: Limits,
+    pub(super) state: Option<PathBuf>,
     pub(super) auth: Auth,
     pub(super) quotas: Quotas,
 }
@@ -86,6 +113,8 @@ pub struct Server {
     pub drain_time: Duration,
     /// Per core.
     pub connections_max: usize,
+    /// Those of `listen` and `tls_listen` on which a connection begins with a PROXY protocol header.
+    pub proxy_protocol: Vec<SocketAddr>,
 }
 
 /// The certificate that listeners show. Both parts were parsed and belong together.
@@ -93,6 +122,13 @@ pub struct Server {
 pub struct ServerTls {
     pub certificates_pem: Vec<u8>,
     pub key_pem: Secret,
+}
+
+impl ServerTls {
+    /// Whether both files say what they said for `other`.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.certificates_pem == other.certificates_pem && self.key_pem.expose() == other.key_pem.expose()
+    }
 }
 
 /// Which cores get a shard.
@@ -120,6 +156,13 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
 }
 
+/// Clients' addresses: who may come in, and whose word is taken for where a client is.
+#[derive(Debug, Default)]
+pub struct Access {
+    pub list: AccessList,
+    pub trusted_proxies: Prefixes,
+}
+
 /// The bounds that an operator may change; each is explained beside its default in `base::limits`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -140,6 +183,8 @@ pub struct Limits {
     pub write_rate_floor: u64,
     /// Idle upstream connections that a core keeps over all targets.
     pub pool_idle_max: usize,
+    /// Over all cores; `None`: as many as there is room for.
+    pub connections_per_address: Option<u32>,
 }
 
 impl Limits {

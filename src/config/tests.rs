@@ -131,6 +131,7 @@ body_rate_floor = 0
 write_grace_secs = 6
 write_rate_floor = 7
 pool_idle_max = 8
+connections_per_address = 7
 [timeouts]
 connect_secs = 0.25
 total_secs = 10
@@ -169,6 +170,7 @@ pool_idle_secs = 5
         write_grace: secs(6),
         write_rate_floor: 7,
         pool_idle_max: 8,
+        connections_per_address: Some(7),
     };
     assert_eq!(snapshot.limits, limits);
     let (_, provider) = snapshot.provider("eu.openai-1").expect("there");

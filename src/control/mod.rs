@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::base::now::Now;
 
 pub mod admin;
+pub mod budgets;
 pub mod fetch;
 pub mod log;
 pub mod models;
 pub mod resolver;
 pub mod signals;
 pub mod standing;
+pub mod state;
 pub mod stats;
 
 /// The clock of the process, the same that cores read: their heartbeats are compared with it.

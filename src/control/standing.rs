@@ -7,6 +7,7 @@ use crate::{
     bridge::{
         bulletin::Board,
         drain::{Drain, Stage},
+        quota::QuotaBoard,
         vitals::Vitals,
     },
     control::{Clock, lock},
@@ -20,6 +21,7 @@ pub struct Standing {
     pub snapshots: Arc<dyn Board>,
     pub vitals: Arc<[Vitals]>,
     pub drain: Arc<Drain>,
+    pub quota: Arc<QuotaBoard>,
     pub reloads: Arc<Reloads>,
 }
 
@@ -31,12 +33,20 @@ pub struct Reloads(Mutex<Loaded>);
 struct Loaded {
     success: bool,
     roll: ProviderRoll,
+    /// Why callers cannot be verified now.
+    callers_trouble: Option<String>,
 }
 
 impl Reloads {
     /// A configuration was accepted and published; `roll` names all providers so far.
     pub fn accepted(&self, roll: ProviderRoll) {
-        *lock(&self.0) = Loaded { success: true, roll };
+        let mut loaded = lock(&self.0);
+        (loaded.success, loaded.roll) = (true, roll);
+    }
+
+    /// Callers can be verified, or why they cannot.
+    pub fn callers_are_known(&self, trouble: Option<String>) {
+        lock(&self.0).callers_trouble = trouble;
     }
 
     /// A configuration was refused; the old one stays.
@@ -56,6 +66,9 @@ impl Standing {
         if self.drain.stage() != Stage::Serving {
             reasons.push("draining".to_owned());
         }
+        if let Some(trouble) = &lock(&self.reloads.0).callers_trouble {
+            reasons.push(format!("callers cannot be verified: {trouble}"));
+        }
         for vitals in self.vitals.iter().filter(|vitals| !vitals.is_alive(now)) {
             let core = vitals.core();
             reasons.push(match vitals.beat_age_us(now) {
@@ -69,13 +82,14 @@ impl Standing {
     pub fn facts(&self) -> Facts {
         let now = (self.clock)();
         let generation = self.snapshots.generation();
-        let Loaded { success, roll } = lock(&self.reloads.0).clone();
+        let Loaded { success, roll, .. } = lock(&self.reloads.0).clone();
         Facts {
             version: env!("CARGO_PKG_VERSION"),
             roll,
             config_generation: generation,
             config_cores: self.snapshots.taken_up(generation) as u64,
             reload_success: success,
+            quota_overflows: self.quota.overflows(),
             draining: self.drain.stage() != Stage::Serving,
             shards: self.vitals.iter().map(|vitals| vitals.facts(now)).collect(),
         }
@@ -95,6 +109,7 @@ pub(super) mod tests {
             snapshots: Arc::clone(&snapshots) as Arc<dyn Board>,
             vitals: [4, 6].into_iter().map(Vitals::new).collect(),
             drain: Arc::default(),
+            quota: Arc::new(QuotaBoard::with_room(1, 1)),
             reloads: Arc::default(),
         };
         (standing, snapshots)

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use super::receive::Request;
+use crate::base::now::Now;
+use crate::policy::admit::Want;
 use crate::wire::{
-    json::{self, Peek, Spliced},
-    multipart::{self, MultipartPeek},
+    http1::Known,
+    json::{self, Peek, Spliced, scan::Scan},
+    multipart::{self, BadMultipart, FormScan, MultipartPeek},
     openai::{
         endpoint::{Body, Endpoint},
         refusal::Refusal,
@@ -27,14 +30,45 @@ enum Found {
     Multipart(MultipartPeek<'static>),
 }
 
+/// The judgement of a body that is still coming, read by read: a core has other work than one long body. What it finds is
+/// told by [`Ask::read`], in its order among the other reasons to refuse.
+#[expect(clippy::large_enum_variant, reason = "boxed as a whole, and only for long bodies")]
+pub(super) enum Check {
+    Json(Scan),
+    Form(FormScan),
+    /// What is wrong is known without the body.
+    Moot,
+}
+
+impl Check {
+    pub(super) fn new(body: Body, media_type: &[u8]) -> Self {
+        match body {
+            Body::Json => Self::Json(Scan::default()),
+            Body::Multipart => {
+                multipart::boundary(media_type).map_or(Self::Moot, |name| Self::Form(FormScan::new(name)))
+            }
+            Body::None => Self::Moot,
+        }
+    }
+
+    /// Looks at what `body`, all that has come, holds beyond what was seen before.
+    pub(super) fn feed(&mut self, body: &[u8]) {
+        match self {
+            Self::Json(scan) => scan.feed(body),
+            Self::Form(scan) => scan.feed(body),
+            Self::Moot => {}
+        }
+    }
+}
+
 impl Ask {
     /// Reads a complete body.
     pub(super) fn read(endpoint: Endpoint, request: &Request) -> Result<Self, Refusal> {
-        let coding = request.field("content-encoding").unwrap_or(b"identity");
+        let coding = request.known(Known::ContentEncoding).unwrap_or(b"identity");
         if !coding.eq_ignore_ascii_case(b"identity") {
             return Err(Refusal::WrongContentEncoding);
         }
-        let media_type = request.field("content-type").unwrap_or(b"");
+        let media_type = request.known(Known::ContentType).unwrap_or(b"");
         let body = request.body();
         match endpoint.body() {
             Body::Json if !is_media_type(media_type, b"application/json") => {
@@ -42,7 +76,11 @@ impl Ask {
             }
             _ if body.is_empty() => Err(Refusal::MissingBody),
             Body::Json => {
-                let peek = json::peek(body).map_err(|bad| Refusal::BadBody {
+                let peek = match request.check.as_deref() {
+                    Some(Check::Json(scan)) => json::peek_scanned(body, scan),
+                    _ => json::peek(body),
+                };
+                let peek = peek.map_err(|bad| Refusal::BadBody {
                     message: bad.reason(),
                     param: bad.param().map(|param| Cow::Owned(param.to_owned())),
                     code: bad.code(),
@@ -51,14 +89,18 @@ impl Ask {
                 Ok(Self { endpoint, model, stream: peek.stream, found: Found::Json(peek.without_text()) })
             }
             Body::Multipart => {
-                let bad = |bad: multipart::BadMultipart| Refusal::BadBody {
+                let bad = |bad: BadMultipart| Refusal::BadBody {
                     message: bad.reason(),
                     param: bad.param().map(Cow::Borrowed),
                     code: bad.code(),
                 };
                 let boundary = multipart::boundary(media_type)
                     .map_err(|_| Refusal::WrongContentType { expected: "multipart/form-data" })?;
-                let peek = multipart::peek_multipart(body, boundary).map_err(bad)?;
+                let peek = match request.check.as_deref() {
+                    Some(Check::Form(scan)) => scan.finish(body),
+                    _ => multipart::peek_multipart(body, boundary),
+                };
+                let peek = peek.map_err(bad)?;
                 let model = peek.model.into();
                 Ok(Self {
                     endpoint,
@@ -94,6 +136,26 @@ impl Ask {
         provider_wants_asking && self.stream && self.endpoint.takes_stream_options()
     }
 
+    /// What admission needs to know of it.
+    pub(super) fn want<'a>(&'a self, request: &'a Request, now: Now, unix_ms: u64) -> Want<'a> {
+        let (n, max_tokens) = match &self.found {
+            Found::Json(peek) => (peek.n, peek.max_tokens),
+            Found::Multipart(_) => (None, None),
+        };
+        Want {
+            endpoint: self.endpoint,
+            model: &self.model,
+            stream: self.stream,
+            n,
+            max_tokens,
+            body_bytes: request.body.len(),
+            head: &request.head,
+            bytes: &request.buffer,
+            now,
+            unix_ms,
+        }
+    }
+
     /// What to watch for in a streamed answer.
     pub(super) fn watch(&self, provider_wants_asking: bool) -> Watch {
         let (choices, asked) = match &self.found {
@@ -107,6 +169,6 @@ impl Ask {
 
 /// Compares the media type alone; parameters such as `charset` may follow.
 pub(super) fn is_media_type(value: &[u8], expected: &[u8]) -> bool {
-    let bare = value.split(|byte| *byte == b';').next().unwrap_or(b"").trim_ascii();
-    bare.eq_ignore_ascii_case(expected)
+    let Some((bare, rest)) = value.split_at_checked(expected.len()) else { return false };
+    bare.eq_ignore_ascii_case(expected) && matches!(rest.trim_ascii_start().first(), None | Some(b';'))
 }

@@ -31,6 +31,7 @@ use crate::{
         sheet::AttemptResult,
     },
     policy::{
+        admit::Entitled,
         attempts::{Attempts, Cause, Failure, Phase, Verdict},
         route::Target,
     },
@@ -50,8 +51,7 @@ pub(super) struct Answer<C> {
     pub home: pool::Target,
     /// The head, and behind it what came with it of the body.
     pub buffer: Vec<u8>,
-    // Boxed for the reason that a request's is.
-    pub head: Box<ResponseHead>,
+    pub head: ResponseHead,
     /// By its head, what kind of body it has.
     pub kind: Kind,
 }
@@ -68,13 +68,15 @@ pub(super) async fn answer<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     snapshot: &Snapshot,
-    target: Target<'_, '_>,
+    entitled: &mut Entitled<'_, '_, '_, W::Quota>,
     request: &mut Request,
     ask: &Ask,
     record: &mut Record,
 ) -> Result<Answer<W::Wire>, Stop> {
+    let target = entitled.target();
     let mut attempts = Attempts::default();
     loop {
+        entitled.attempt(world.now())?;
         attempts.begin();
         record.attempts = attempts.tried();
         let pooled = attempts.tried() == 1;
@@ -190,7 +192,7 @@ async fn send<W: World>(
         }
     }
     wire.expire_at(world.now() + limits.write_time(out.len()), Waiting::Send);
-    let (sent, mut out) = wire.write(out).await;
+    let sent = wire.write(&mut out).await;
 
     request.buffer = out.take(theirs);
     let mut ours = out.take(ours);
@@ -211,7 +213,7 @@ async fn read_head<W: World>(
     client: &mut Client<W::Wire>,
     wire: &mut W::Wire,
     until: (Now, Waiting),
-) -> Result<Result<(Vec<u8>, Box<ResponseHead>), Failure>, NoAnswer> {
+) -> Result<Result<(Vec<u8>, ResponseHead), Failure>, NoAnswer> {
     let bounds = HeadLimits { bytes_max: limits::HEAD_BYTES_MAX, fields_max: limits::HEAD_FIELDS_MAX };
     let mut scan = HeadScan::default();
     let mut interim = 0;
@@ -232,7 +234,7 @@ async fn read_head<W: World>(
                 }
                 Some(Cause::Malformed("too many interim answers"))
             }
-            Ok(Some(head)) => return Ok(Ok((buffer, Box::new(head)))),
+            Ok(Some(head)) => return Ok(Ok((buffer, head))),
             Ok(None) => None,
             Err(bad) => Some(Cause::Malformed(bad.reason())),
         };

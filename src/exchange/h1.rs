@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::seam::{Stir, Wire};
+use super::seam::{Stir, Wire, World};
 use crate::{
     base::{limits, waiting::Waiting},
     ledger::record::Record,
@@ -31,17 +31,26 @@ impl<C: Wire> Client<C> {
         Self { wire, carry: Vec::new(), address, ahead: false }
     }
 
-    /// Waits, without a buffer, for the first byte of a request. False if none came: the client ended the connection, or
-    /// a deadline did.
-    pub async fn begins(&mut self) -> bool {
-        loop {
+    /// Waits, without a buffer, until there is something to read: a request, or the connection's end. False if a deadline
+    /// came first.
+    pub async fn stirs(&mut self) -> bool {
+        if !self.ahead {
             self.wire.readable().await;
-            match self.wire.peek() {
-                Stir::Nothing => self.wire.rearm(),
-                Stir::Bytes => return self.wire.expired().is_none(),
-                Stir::Gone => return false,
-            }
         }
+        self.wire.expired().is_none()
+    }
+
+    /// Reads the beginning of a request into `carry`. False if none comes: the client has ended the connection.
+    pub(super) async fn begins<W: World<Wire = C>>(&mut self, world: &W) -> bool {
+        // Before the read, which takes the bytes: by this deadline a drain knows that a request is on its way.
+        self.wire.expire_at(world.now() + world.snapshot().limits.head_time, Waiting::Head);
+        let (read, buffer) = self.read(world.local().buffer()).await;
+        if buffer.is_empty() {
+            world.local().recycle(buffer);
+        } else {
+            self.carry = buffer;
+        }
+        matches!(read, Ok(1..))
     }
 
     /// Ready when the client has left. A client's FIN means that it left: half-closed clients are not served.
@@ -65,6 +74,8 @@ impl<C: Wire> Client<C> {
 
     /// Reads behind `into`'s bytes.
     pub async fn read(&mut self, into: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        // A watch that is armed would fire for the bytes that are read here.
+        self.wire.rearm();
         self.ahead = false;
         self.wire.read(into).await
     }

@@ -319,7 +319,7 @@ impl Intake {
     }
 
     /// Takes the buffers back after a write, keeps the tail, and makes room behind it. Returns `ours`, emptied.
-    pub(super) fn settle(&mut self, mut out: Outgoing) -> Vec<u8> {
+    pub(super) fn settle(&mut self, out: &mut Outgoing) -> Vec<u8> {
         self.buffer = out.take(0);
         let mut ours = out.take(1);
         ours.clear();

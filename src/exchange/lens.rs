@@ -30,6 +30,8 @@ pub(super) struct Lens {
     usage: Option<Usage>,
     /// The provider counts reasoning beside the completion, not in it.
     reasoning_apart: bool,
+    /// Events that carried something generated.
+    token_events: u64,
     /// When a read last brought whole events behind the first token.
     last_token: Option<Now>,
 }
@@ -56,7 +58,7 @@ impl Lens {
             Kind::Json => View::Opaque { tail: Some(Vec::new()) },
             Kind::Other => View::Opaque { tail: None },
         };
-        Self { view, usage: None, reasoning_apart, last_token: None }
+        Self { view, usage: None, reasoning_apart, token_events: 0, last_token: None }
     }
 
     pub(super) fn events(&mut self) -> Option<&mut Events> {
@@ -71,7 +73,9 @@ impl Lens {
         let ended = intake.end() != End::NotYet;
         match &mut self.view {
             View::Events(events) => {
-                if events.token_seen && std::mem::take(&mut events.whole) > 0 {
+                let whole = if events.token_seen { std::mem::take(&mut events.whole) } else { 0 };
+                self.token_events += u64::from(whole);
+                if whole > 0 {
                     match self.last_token.replace(now) {
                         Some(before) => sheet.gap(now.us_since(before)),
                         None => record.phases.first_token = Some(now),
@@ -103,6 +107,11 @@ impl Lens {
             #[cfg(test)]
             super::sim::planted::count_again(&mut record.tokens, before);
         }
+    }
+
+    /// How many events of a stream have carried something generated.
+    pub(super) fn token_events(&self) -> u64 {
+        self.token_events
     }
 
     /// Whether what may leave is held back until the body has ended.

@@ -38,22 +38,25 @@ use crate::{
         now::Now,
         waiting::{Expiry, Waiting},
     },
-    config::{Limits, Snapshot},
+    config::{Limits, Snapshot, callers::Callers},
     ledger::{
         record::{self, Deadline, OpenRecord, Outcome, Party, Record},
         sheet::Sheet,
     },
     policy::{
+        admit::{self, Admitted, Knock},
         attempts::{Cause, Failure},
         route::{self, NoRoute},
     },
     wire::{
         http1::{
+            Known,
             framing::Framing,
             head::{Method, Version},
         },
         openai::{
             endpoint::{self, Endpoint, Miss, Repeat},
+            rate_headers::RateHeaders,
             refusal::Refusal,
         },
     },
@@ -92,13 +95,20 @@ pub struct Facts<'a> {
     /// Part of the request's body may still be on its way.
     pub unread: bool,
     pub provider: Option<&'a str>,
+    /// What the client hears of its limits.
+    pub told: RateHeaders,
     pub limits: &'a Limits,
 }
 
-/// Serves one request of `client`, and leaves one record behind, whatever happens.
+/// Serves one request of `client`, of which there is something to read, and leaves one record behind, whatever happens.
+/// A client that ends its connection instead leaves none.
 pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
+    if client.carry.is_empty() && !client.begins(world).await {
+        return Next::Close;
+    }
     let mut open = OpenRecord::new(Desk(world), "none", world.now());
     let snapshot = world.snapshot();
+    let callers = world.callers();
     let mut facts = Facts {
         id: Box::default(),
         http10: false,
@@ -106,9 +116,18 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         stays: false,
         unread: true,
         provider: None,
+        told: RateHeaders::default(),
         limits: &snapshot.limits,
     };
-    let end = exchange(world, client, &snapshot, &mut facts, &mut open).await;
+    let end = exchange(
+        world,
+        client,
+        &snapshot,
+        callers.as_deref().and_then(Option::as_ref),
+        &mut facts,
+        &mut open,
+    )
+    .await;
     let (outcome, next) = conclude(world, client, &mut facts, end, &mut open).await;
     #[cfg(test)]
     if sim::planted::is(sim::planted::Bug::LostRecord) && outcome == Outcome::ClientGone {
@@ -126,16 +145,24 @@ async fn exchange<'s, W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     snapshot: &'s Snapshot,
+    callers: Option<&'s Callers>,
     facts: &mut Facts<'s>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
     let mut request = receive::head(world, client, &snapshot.limits).await?;
     record.phases.head_read = Some(world.now());
     note_head(world, &request, facts);
-    let (endpoint, model) = locate(&request)?;
+    let asked = locate(&request);
+    let knock = knock(world, client, &request, &asked);
+    let admitted = admit::admit(snapshot, callers, world.quota(), knock, &mut facts.told);
+    let (mut admitted, (endpoint, model)) = match (admitted, asked) {
+        (Ok(admitted), Ok(asked)) => (admitted, asked),
+        (Err(refusal), _) => return Err(let_go(world, client, request, facts, refusal.into()).await),
+        (_, Err(stop)) => return Err(let_go(world, client, request, facts, stop).await),
+    };
     record.operation = endpoint.operation();
 
-    let body = receive::body(world, client, &mut request, &snapshot.limits).await;
+    let body = receive::body(world, client, &mut request, &admitted, endpoint.body(), &snapshot.limits).await;
     let read = world.now();
     record.waited(Party::Client, record.phases.head_read.unwrap_or(read), read);
     body?;
@@ -145,18 +172,20 @@ async fn exchange<'s, W: World>(
     // It owes us nothing until there is something for it to read.
     client.owes_nothing(record);
     if endpoint.repeat() == Repeat::Local {
-        return list_models(world, client, model.as_deref(), facts, record).await;
+        return list_models(world, client, &admitted, model.as_deref(), facts, record).await;
     }
 
     let ask = Ask::read(endpoint, &request).map_err(Stop::Refused)?;
     record.stream = ask.stream;
     record.model_asked = ask.model.as_ref().into();
     let target = route::target(snapshot, &ask.model).map_err(|why| no_route(why, &ask.model))?;
+    let want = ask.want(&request, world.now(), world.unix_ms());
+    let mut entitled = admit::entitle(snapshot, &mut admitted, target, want, &mut facts.told)?;
     record.provider = Some(target.provider.id);
     record.model_used = target.model.into();
     facts.provider = Some(&target.provider.name);
 
-    let answer = attempt::answer(world, client, snapshot, target, &mut request, &ask, record).await?;
+    let answer = attempt::answer(world, client, snapshot, &mut entitled, &mut request, &ask, record).await?;
     record.phases.first_byte = Some(world.now());
     facts.stays &= !world.draining();
     let watch = ask.watch(target.provider.inject_usage);
@@ -165,7 +194,48 @@ async fn exchange<'s, W: World>(
     if let Some(refusal) = reply::replaced(&answer.head, answer.kind, &target.provider.name) {
         return Err(Stop::Refused(refusal));
     }
-    relay::relay(world, client, target.provider, facts, watch, answer, record).await
+    let cost_nothing = answer.head.status >= 400;
+    let relayed = relay::relay(world, client, &mut entitled, facts, watch, answer, record).await;
+    let used = if cost_nothing { Some(0) } else { record.tokens.total() };
+    entitled.settle(used, world.now());
+    relayed
+}
+
+/// What admission needs to know of a request.
+fn knock<'a, W: World>(
+    world: &W,
+    client: &Client<W::Wire>,
+    request: &'a Request,
+    asked: &Result<(Endpoint, Option<Box<str>>), Stop>,
+) -> Knock<'a> {
+    Knock {
+        peer: client.address,
+        head: &request.head,
+        bytes: &request.buffer,
+        endpoint: asked.as_ref().ok().map(|(endpoint, _)| *endpoint),
+        now: world.now(),
+        unix_ms: world.unix_ms(),
+    }
+}
+
+/// Forgets a request that goes no further, body and all where that is small: its connection may bring another.
+async fn let_go<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    request: Request,
+    facts: &mut Facts<'_>,
+    stop: Stop,
+) -> Stop {
+    if facts.unread && facts.stays {
+        facts.unread = !receive::skip(world, client, request, facts.limits).await;
+    }
+    stop
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// Steps 9 and 10 up to the record: says what must be said, and decides what becomes of the connection.
@@ -259,7 +329,7 @@ fn note_head<W: World>(world: &W, request: &Request, facts: &mut Facts<'_>) {
     facts.head_only = request.head.method == Method::Head;
     facts.unread = request.head.framing != Framing::None;
     facts.stays = request.head.keep_alive && !world.draining();
-    facts.id = match request.field("x-request-id").map(std::str::from_utf8) {
+    facts.id = match request.known(Known::RequestId).map(std::str::from_utf8) {
         Some(Ok(theirs)) if is_fit_id(theirs) => theirs.into(),
         _ => fresh_id(world),
     };
@@ -300,15 +370,24 @@ fn locate(request: &Request) -> Result<(Endpoint, Option<Box<str>>), Stop> {
 async fn list_models<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
+    admitted: &Admitted<'_, W::Quota>,
     model: Option<&str>,
     facts: &Facts<'_>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
     let models = world.models();
-    let body = match (&models, model) {
-        (Some(models), Some(model)) => models.of(model),
-        (Some(models), None) => Some(models.body()),
-        (None, _) => return Err(Stop::Refused(Refusal::Overloaded { retry_after_ms: 1_000 })),
+    let Some(models) = &models else {
+        return Err(Stop::Refused(Refusal::Overloaded { retry_after_ms: 1_000 }));
+    };
+    let part;
+    let body = match model {
+        Some(model) if admitted.may_use(model) => models.of(model),
+        Some(_) => None,
+        None if admitted.sees_all_models() => Some(models.body()),
+        None => {
+            part = models.only(|model| admitted.may_use(model));
+            Some(&*part)
+        }
     };
     let Some(body) = body else {
         return Err(Stop::Refused(Refusal::UnknownModel { model: model.unwrap_or_default().into() }));
@@ -347,7 +426,11 @@ fn no_route(why: NoRoute, model: &str) -> Stop {
 
 /// What the record says of a failure.
 fn outcome_of(failure: Failure) -> Outcome {
-    let Cause::Expired(expiry) = failure.cause else { return Outcome::UpstreamLost };
+    let expiry = match failure.cause {
+        Cause::Expired(expiry) => expiry,
+        Cause::OverLimit => return Outcome::Refused,
+        _ => return Outcome::UpstreamLost,
+    };
     match expiry {
         Expiry::Drained => Outcome::Drained,
         Expiry::Late(waiting) => Outcome::TimedOut(match waiting {

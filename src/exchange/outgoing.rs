@@ -53,23 +53,52 @@ impl Outgoing {
         std::mem::take(&mut self.buffers[usize::from(buffer)])
     }
 
-    /// A credential is among the bytes: whoever copies them wipes the copy.
+    /// A credential is in the first piece, which is never copied then.
     pub fn keep_secret(&mut self) {
         self.is_secret = true;
     }
 
-    pub fn is_secret(&self) -> bool {
-        self.is_secret
+    /// Makes one piece of several that add up to no more than `bytes_max`, by copying the others behind the first.
+    /// Returns how many bytes its buffer has got longer, which whoever writes takes off again.
+    #[must_use]
+    pub fn join(&mut self, bytes_max: usize) -> usize {
+        let [(into, first), ref others @ ..] = self.pieces[..] else { return 0 };
+        if others.is_empty() {
+            return 0;
+        }
+        let len = self.len();
+        let room = &self.buffers[usize::from(into)];
+        let first_ends_its_buffer = first.range().end == room.len();
+        if len > bytes_max || len > room.capacity() - room.len() || (self.is_secret && !first_ends_its_buffer)
+        {
+            return 0;
+        }
+        let mut joined = std::mem::take(&mut self.buffers[usize::from(into)]);
+        let start = if first_ends_its_buffer { first.range().start } else { joined.len() };
+        let copied = if first_ends_its_buffer { others } else { &self.pieces[..] };
+        for (buffer, span) in copied {
+            if *buffer == into {
+                joined.extend_from_within(span.range());
+            } else {
+                joined.extend_from_slice(span.of(&self.buffers[usize::from(*buffer)]));
+            }
+        }
+        let whole = Span::new(start, joined.len());
+        let longer = whole.len() - if first_ends_its_buffer { first.len() } else { 0 };
+        self.buffers[usize::from(into)] = joined;
+        self.pieces.clear();
+        self.pieces.push((into, whole));
+        longer
     }
 
-    /// All pieces in one buffer, if there are several and they add up to no more than `bytes_max`.
-    pub fn joined(&self, bytes_max: usize) -> Option<Vec<u8>> {
-        let len = self.len();
-        (self.pieces.len() > 1 && len <= bytes_max).then(|| {
-            let mut joined = Vec::with_capacity(len);
-            self.slices().for_each(|slice| joined.extend_from_slice(slice));
-            joined
-        })
+    /// The only piece, if there is but one: its buffer's number, and where in it it lies.
+    pub fn only(&self) -> Option<(u8, Span)> {
+        if let [only] = self.pieces[..] { Some(only) } else { None }
+    }
+
+    /// Puts a buffer back that was taken.
+    pub fn put_back(&mut self, number: u8, buffer: Vec<u8>) {
+        self.buffers[usize::from(number)] = buffer;
     }
 
     /// Bytes that the pieces add up to.
@@ -104,8 +133,37 @@ mod tests {
         assert_eq!(out.slices().len(), 3);
         assert_eq!(out.slices().collect::<Vec<_>>().concat(), b"hello, world");
         assert_eq!(out.len(), 12);
-        assert_eq!(out.joined(12).as_deref(), Some(&b"hello, world"[..]));
-        assert_eq!(out.joined(11), None);
+    }
+
+    #[track_caller]
+    fn check_joined(first: Span, is_secret: bool, bytes_max: usize, expect: &[&[u8]]) {
+        let mut out = Outgoing::default();
+        let mut ours = Vec::with_capacity(64);
+        ours.extend_from_slice(b"worldhello");
+        let ours = out.own(ours);
+        let theirs = out.own(b", ".to_vec());
+        out.push(ours, first);
+        out.push(theirs, Span::new(0, 2));
+        out.push(ours, Span::new(0, 5));
+        if is_secret {
+            out.keep_secret();
+        }
+        let longer = out.join(bytes_max);
+        assert_eq!(out.slices().collect::<Vec<_>>(), expect);
+        assert_eq!(
+            &out.take(ours)[..],
+            &[&b"worldhello"[..], &expect.concat()[expect.concat().len() - longer..]].concat()
+        );
+    }
+
+    #[test]
+    fn small_pieces_are_copied_behind_the_first() {
+        let (whole, torn): (&[u8], [&[u8]; 3]) = (b"hello, world", [b"hello", b", ", b"world"]);
+        check_joined(Span::new(5, 10), false, 12, &[whole]);
+        check_joined(Span::new(5, 10), true, 12, &[whole]);
+        check_joined(Span::new(5, 10), false, 11, &torn);
+        check_joined(Span::new(5, 9), false, 12, &[b"hell, world"]);
+        check_joined(Span::new(5, 9), true, 12, &[b"hell", b", ", b"world"]);
     }
 
     #[test]

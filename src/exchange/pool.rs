@@ -155,8 +155,8 @@ mod tests {
             (Ok(0), into)
         }
 
-        async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
-            (Ok(()), out)
+        async fn write(&mut self, _out: &mut Outgoing) -> io::Result<()> {
+            Ok(())
         }
 
         fn expire_at(&mut self, _at: Now, _why: Waiting) {}

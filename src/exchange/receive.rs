@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     Stop,
+    ask::Check,
     budget::Hold,
     h1::Client,
     outgoing::Outgoing,
@@ -17,25 +18,28 @@ use super::{
 use crate::{
     base::{limits, now::Now, span::Span, waiting::Waiting},
     config::Limits,
+    policy::admit::Admitted,
     wire::{
         http1::{
+            Known,
             chunked::{Chunked, Step},
             framing::Framing,
             head::{HeadLimits, HeadScan, RequestHead},
             refused::BadHead,
             render,
         },
-        openai::refusal::Refusal,
+        openai::{endpoint::Body, refusal::Refusal},
     },
 };
 
 /// A request whose head has been read. Its body may lie behind it, in part or whole.
 pub(super) struct Request {
     pub buffer: Vec<u8>,
-    // Boxed: a request is handed on several times, and its head is half a kilobyte.
-    pub head: Box<RequestHead>,
+    pub head: RequestHead,
     /// Payload of the body in `buffer`, complete after [`body`].
     pub body: Span,
+    /// The judgement of a body that came in several reads: all of it after [`body`].
+    pub check: Option<Box<Check>>,
     /// What this request holds of the core's budget for buffered bytes.
     hold: Hold,
 }
@@ -45,9 +49,24 @@ impl Request {
         self.body.of(&self.buffer)
     }
 
-    /// The one value of a field; `None` where it is absent.
-    pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
-        self.head.field(&self.buffer, name)
+    /// The first value of a field that means something here; `None` where it is absent.
+    pub(super) fn known(&self, known: Known) -> Option<&[u8]> {
+        self.head.known(&self.buffer, known)
+    }
+
+    /// Judges as much of the body as has come, up to `end`, and `whole` says whether that is all. A body that never was longer
+    /// than one read is left to be judged at once.
+    fn judge(&mut self, kind: Body, end: usize, whole: bool) {
+        let so_far = self.head.bytes..end;
+        if self.check.is_none() && (whole || so_far.len() < limits::BODY_READ_BYTES) {
+            return;
+        }
+        let mut check = self
+            .check
+            .take()
+            .unwrap_or_else(|| Box::new(Check::new(kind, self.known(Known::ContentType).unwrap_or(b""))));
+        check.feed(&self.buffer[so_far]);
+        self.check = Some(check);
     }
 }
 
@@ -72,7 +91,8 @@ pub(super) async fn head<W: World>(
                     // What lies behind it is the next request already.
                     client.carry = buffer.split_off(head.bytes);
                 }
-                return Ok(Request { buffer, head: Box::new(head), body, hold: world.local().budget.hold() });
+                let hold = world.local().budget.hold();
+                return Ok(Request { buffer, head, body, check: None, hold });
             }
             Ok(None) => {}
             Err(bad) => {
@@ -93,26 +113,29 @@ pub(super) async fn head<W: World>(
     }
 }
 
-/// Reads the body that the head announced, all of it, at a rate that is worth waiting for.
+/// Reads the body that an admitted head announced, all of it, at a rate that is worth waiting for.
 pub(super) async fn body<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     request: &mut Request,
+    admitted: &Admitted<'_, W::Quota>,
+    kind: Body,
     limits: &Limits,
 ) -> Result<(), Stop> {
+    let bytes_max = admitted.body_bytes_max();
     match request.head.framing {
         Framing::None => {}
         Framing::Length(length) => {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            if length > limits.body_bytes {
-                return Err(Stop::Refused(Refusal::BodyTooLarge { bytes_max: limits.body_bytes }));
+            if length > bytes_max {
+                return Err(Stop::Refused(Refusal::BodyTooLarge { bytes_max }));
             }
             invite(world, client, request, limits).await?;
-            sized_body(world, client, request, length, limits).await?;
+            sized_body(world, client, request, kind, length, limits).await?;
         }
         Framing::Chunked => {
             invite(world, client, request, limits).await?;
-            chunked_body(world, client, request, limits).await?;
+            chunked_body(world, client, request, kind, bytes_max, limits).await?;
         }
         Framing::UntilClose => debug_assert!(false, "a request's body never ends with its connection"),
     }
@@ -120,6 +143,27 @@ pub(super) async fn body<W: World>(
         client.carry = Vec::new();
     }
     Ok(())
+}
+
+/// Reads the body of a request that goes no further, if it is small and on its way, and forgets it. Whether the connection is
+/// fit for the next request: what is larger costs more than a new connection does.
+pub(super) async fn skip<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    mut request: Request,
+    limits: &Limits,
+) -> bool {
+    let Framing::Length(length) = request.head.framing else { return false };
+    let here = request.buffer.len() - request.head.bytes;
+    // Who waits to be invited has nothing on its way.
+    let comes = length <= limits::SKIPPED_BODY_BYTES_MAX && !(request.head.expects_continue && here == 0);
+    let Some(length) = usize::try_from(length).ok().filter(|_| comes) else { return false };
+    let read = sized_body(world, client, &mut request, Body::None, length, limits).await;
+    if client.carry.is_empty() {
+        client.carry = Vec::new();
+    }
+    world.local().recycle(request.buffer);
+    read.is_ok()
 }
 
 /// Answers `Expect: 100-continue`, unless the body is coming already.
@@ -135,13 +179,14 @@ async fn invite<W: World>(
     let mut out = Outgoing::default();
     out.push_all(render::CONTINUE.to_vec());
     client.wire.expire_at(world.now() + limits.write_grace, Waiting::Reader);
-    client.wire.write(out).await.0.map_err(|_| Stop::Left)
+    client.wire.write(&mut out).await.map_err(|_| Stop::Left)
 }
 
 async fn sized_body<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     request: &mut Request,
+    kind: Body,
     length: usize,
     limits: &Limits,
 ) -> Result<(), Stop> {
@@ -151,6 +196,8 @@ async fn sized_body<W: World>(
         grow(world, request, end, limits).await?;
         let received = request.buffer.len() - request.head.bytes;
         more(client, request, deadline(began, received, limits)).await?;
+        let filled = request.buffer.len();
+        request.judge(kind, filled.min(end), filled >= end);
     }
     client.carry = request.buffer.split_off(end);
     request.body = Span::new(request.head.bytes, end);
@@ -162,6 +209,8 @@ async fn chunked_body<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     request: &mut Request,
+    kind: Body,
+    bytes_max: usize,
     limits: &Limits,
 ) -> Result<(), Stop> {
     let began = world.now();
@@ -180,8 +229,8 @@ async fn chunked_body<W: World>(
                     end += range.len();
                     // A chunk that announces too much is refused before it comes.
                     let announced = usize::try_from(chunked.in_payload_remaining()).unwrap_or(usize::MAX);
-                    if (end - start).saturating_add(announced) > limits.body_bytes {
-                        return Err(Stop::Refused(Refusal::BodyTooLarge { bytes_max: limits.body_bytes }));
+                    if (end - start).saturating_add(announced) > bytes_max {
+                        return Err(Stop::Refused(Refusal::BodyTooLarge { bytes_max }));
                     }
                     request.buffer.copy_within(range.clone(), end - range.len());
                 }
@@ -190,13 +239,15 @@ async fn chunked_body<W: World>(
                     client.carry = request.buffer.split_off(at);
                     request.buffer.truncate(end);
                     request.body = Span::new(start, end);
+                    request.judge(kind, end, true);
                     return Ok(());
                 }
             }
         }
         request.buffer.truncate(end);
         at = end;
-        grow(world, request, start + limits.body_bytes + limits::READ_BYTES, limits).await?;
+        request.judge(kind, end, false);
+        grow(world, request, start + bytes_max + limits::READ_BYTES, limits).await?;
         more(client, request, deadline(began, end - start, limits)).await?;
     }
 }

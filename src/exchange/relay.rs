@@ -20,7 +20,10 @@ use crate::{
     base::waiting::Waiting,
     config::{Limits, Provider},
     ledger::record::{Party, Record},
-    policy::attempts::{Cause, Failure, Phase},
+    policy::{
+        admit::Entitled,
+        attempts::{Cause, Failure, Phase},
+    },
     wire::{http1::render, openai::stream::Watch},
 };
 
@@ -39,12 +42,13 @@ pub(super) enum Relayed {
 pub(super) async fn relay<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
-    provider: &Provider,
+    entitled: &mut Entitled<'_, '_, '_, W::Quota>,
     facts: &mut Facts<'_>,
     watch: Watch,
     answer: Answer<W::Wire>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
+    let provider = entitled.target().provider;
     let Answer { mut wire, home, buffer, head, kind } = answer;
     let mut lens = Lens::of(kind, &head, watch, provider.reasoning_apart);
     let mut ours = world.local().buffer();
@@ -58,6 +62,9 @@ pub(super) async fn relay<W: World>(
         let decoded = intake.advance(lens.events());
         lens.look(&intake, world.now(), record, &mut world.local().sheet.borrow_mut());
         let has_ended = intake.end() != End::NotYet;
+        if !has_ended && entitled.streamed(lens.token_events(), world.now()) {
+            break Failure::new(Phase::Body, Cause::OverLimit);
+        }
         match decoded {
             Err(bad) => break Failure::new(Phase::Body, Cause::Malformed(bad.reason())),
             Ok(()) if has_ended && !lens.is_whole_when_framed() => {
@@ -157,9 +164,9 @@ async fn pass_on<W: World>(
     record: &mut Record,
 ) -> Result<Vec<u8>, Stop> {
     let payload = intake.ready_bytes();
-    let out = intake.lay_out(ours, manner.outward, last);
-    let (sent, out) = write(world, client, out, manner.limits, record).await;
-    let ours = intake.settle(out);
+    let mut out = intake.lay_out(ours, manner.outward, last);
+    let sent = write(world, client, &mut out, manner.limits, record).await;
+    let ours = intake.settle(&mut out);
     record.bytes_out += payload as u64;
     sent.map(|()| ours)
 }
@@ -183,7 +190,7 @@ async fn say_farewell<W: World>(
     }
     let mut out = Outgoing::default();
     let index = out.push_all(ours);
-    let (sent, mut out) = write(world, client, out, manner.limits, record).await;
+    let sent = write(world, client, &mut out, manner.limits, record).await;
     world.local().recycle(out.take(index));
     record.bytes_out += event.len() as u64;
     sent
@@ -192,18 +199,18 @@ async fn say_farewell<W: World>(
 async fn write<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
-    out: Outgoing,
+    out: &mut Outgoing,
     limits: &Limits,
     record: &mut Record,
-) -> (Result<(), Stop>, Outgoing) {
+) -> Result<(), Stop> {
     let began = world.now();
     let bytes = out.len();
     client.wire.expire_at(began + limits.write_time(bytes), Waiting::Reader);
-    let (sent, out) = client.wire.write(out).await;
+    let sent = client.wire.write(out).await;
     // While the upstream is silent nothing is asked of the client; the upstream's own deadline is nearer.
     client.owes_nothing(record);
     record.waited(Party::Client, began, world.now());
-    (sent.map_err(|_| Stop::Left), out)
+    sent.map_err(|_| Stop::Left)
 }
 
 fn give_back<W: World>(

@@ -13,7 +13,7 @@ use crate::{
     policy::attempts::{Cause, Failure, Phase},
     wire::{
         http1::{
-            fields,
+            Known, fields,
             head::ResponseHead,
             render::{self, HeadWriter, HeaderSafe, status_line},
         },
@@ -22,46 +22,35 @@ use crate::{
 };
 
 /// What a provider's answer may not tell our client: about its own transport, its own cookies, its own account.
-const KEPT_BACK: [&str; 19] = [
-    "connection",
-    "content-length",
-    "transfer-encoding",
-    "trailer",
-    "upgrade",
-    "keep-alive",
-    "server",
-    "via",
-    "set-cookie",
-    "alt-svc",
-    "strict-transport-security",
-    "openai-organization",
-    "openai-project",
-    "x-should-retry",
-    "x-request-id",
-    "location",
-    "access-control-allow-origin",
-    "access-control-expose-headers",
-    "www-authenticate",
-];
-
-fn is_kept_back(name: &[u8]) -> bool {
-    // One bit for each length that is in the list: most names are settled by theirs.
-    const LENGTHS: u64 = {
-        let (mut lengths, mut at) = (0, 0);
-        while at < KEPT_BACK.len() {
-            lengths |= 1 << KEPT_BACK[at].len();
-            at += 1;
-        }
-        lengths
-    };
-    LENGTHS.checked_shr(u32::try_from(name.len()).unwrap_or(u32::MAX)).is_some_and(|bit| bit & 1 == 1)
-        && KEPT_BACK.iter().any(|kept| kept.as_bytes().eq_ignore_ascii_case(name))
+fn is_kept_back(field: Known) -> bool {
+    matches!(
+        field,
+        Known::Connection
+            | Known::ContentLength
+            | Known::TransferEncoding
+            | Known::Trailer
+            | Known::Upgrade
+            | Known::KeepAlive
+            | Known::Server
+            | Known::Via
+            | Known::SetCookie
+            | Known::AltSvc
+            | Known::TransportSecurity
+            | Known::OpenaiOrganization
+            | Known::OpenaiProject
+            | Known::ShouldRetry
+            | Known::RequestId
+            | Known::Location
+            | Known::AllowOrigin
+            | Known::ExposeHeaders
+            | Known::WwwAuthenticate
+    )
 }
 
 /// By its head, what kind of body an answer has.
 pub(super) fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
-    let coding = head.field(bytes, "content-encoding").unwrap_or(b"identity");
-    let media_type = head.field(bytes, "content-type").unwrap_or(b"");
+    let coding = head.known(bytes, Known::ContentEncoding).unwrap_or(b"identity");
+    let media_type = head.known(bytes, Known::ContentType).unwrap_or(b"");
     if !coding.eq_ignore_ascii_case(b"identity") {
         return Kind::Other;
     }
@@ -77,22 +66,24 @@ pub(super) fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
 /// Begins the head of an answer that is passed on; [`commit`] ends it. `bytes` is what `head` was parsed from.
 pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind: Kind, facts: &Facts<'_>) {
     let mut writer = status_line(ours, head.status);
-    let names_fields = head.field(bytes, "connection").is_some();
+    // A caller's own limits are the ones it meets; the provider's are shared by all callers.
+    let tells_limits = !facts.told.is_empty();
+    let names_fields = head.known(bytes, Known::Connection).is_some();
     for field in &head.fields {
         let name = field.name.of(bytes);
-        let stays =
-            is_kept_back(name) || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
-        if let Some(value) = HeaderSafe::new(field.value.of(bytes))
-            && !stays
-        {
+        let stays = is_kept_back(field.known)
+            || (tells_limits
+                && name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-ratelimit-")))
+            || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
+        if !stays && let Some(value) = HeaderSafe::new(field.value.of(bytes)) {
             writer.passed_on(name, value);
         }
     }
-    if let Some(theirs) = head.field(bytes, "x-request-id").and_then(HeaderSafe::new) {
+    if let Some(theirs) = head.known(bytes, Known::RequestId).and_then(HeaderSafe::new) {
         writer.field("x-upstream-request-id", theirs);
     }
     if kind == Kind::Events {
-        if head.field(bytes, "cache-control").is_none() {
+        if head.known(bytes, Known::CacheControl).is_none() {
             writer.field("cache-control", const { HeaderSafe::fixed("no-cache") });
         }
         writer.field("x-accel-buffering", const { HeaderSafe::fixed("no") });
@@ -106,6 +97,7 @@ fn ours_too(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
     if let Some(id) = HeaderSafe::new(facts.id.as_bytes()) {
         writer.field("x-request-id", id);
     }
+    facts.told.write(writer);
     if let Some(provider) = facts.provider.and_then(|name| HeaderSafe::new(name.as_bytes())) {
         writer.field("x-ringway-provider", provider);
     }
@@ -200,10 +192,13 @@ pub(super) async fn say<W: World>(
     let mut out = Outgoing::default();
     let index = out.push_all(ours);
     client.wire.expire_at(world.now() + facts.limits.write_time(out.len()), Waiting::Reader);
-    let (sent, mut out) = client.wire.write(out).await;
+    let sent = client.wire.write(&mut out).await;
     world.local().recycle(out.take(index));
     sent.is_ok()
 }
+
+/// After a stream that was ended by a limit on tokens: how long the debt lasts is told when the next request meets it.
+const STREAM_RETRY_MS: u64 = 1_000;
 
 /// What a client is told of a failure.
 pub(super) fn refusal_of(failure: Failure, provider: &str) -> Refusal {
@@ -220,6 +215,7 @@ pub(super) fn refusal_of(failure: Failure, provider: &str) -> Refusal {
             };
             Refusal::UpstreamTimedOut { provider, waiting_for }
         }
+        (Cause::OverLimit, _) => Refusal::RateLimited { what: "tokens", retry_after_ms: STREAM_RETRY_MS },
         (Cause::Malformed(_), _) => Refusal::UpstreamMalformed { provider },
         (_, Phase::Resolve | Phase::Connect | Phase::Handshake) => Refusal::UpstreamUnreachable { provider },
         (_, Phase::Send | Phase::Head | Phase::Body) => Refusal::UpstreamInterrupted,

@@ -16,8 +16,8 @@ use crate::{
         now::Now,
         waiting::{Expiry, Waiting},
     },
-    config::{ProviderPlace, Snapshot},
-    policy::attempts::Failure,
+    config::{ProviderPlace, Snapshot, callers::Callers},
+    policy::{attempts::Failure, quota::Quota},
     wire::openai::models::ModelList,
 };
 
@@ -38,8 +38,8 @@ pub trait Wire {
     /// Reads once into the spare capacity behind `into`'s bytes. `Ok(0)`: the peer ended its side, or we shut the wire.
     async fn read(&mut self, into: Vec<u8>) -> (io::Result<usize>, Vec<u8>);
 
-    /// Writes every piece, in order, and gives the buffers back.
-    async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing);
+    /// Writes every piece, in order. The buffers are lent to the operation; afterwards they are in `out` again.
+    async fn write(&mut self, out: &mut Outgoing) -> io::Result<()>;
 
     /// From now on no operation of this wire outlasts `at`: the wire is shut then, and [`Wire::expired`] says why. While
     /// waiting for a request ([`Waiting::Head`], [`Waiting::Body`]) only its reading side is, so that the peer can be told.
@@ -75,6 +75,8 @@ pub trait World {
     type Wire: Wire;
     type Snapshot: Deref<Target = Snapshot>;
     type Models: Deref<Target = ModelList>;
+    type Callers: Deref<Target = Option<Callers>>;
+    type Quota: Quota;
 
     fn now(&self) -> Now;
 
@@ -92,6 +94,12 @@ pub trait World {
 
     /// The providers' model lists, as last fetched; `None` before the first fetch.
     fn models(&self) -> Option<Self::Models>;
+
+    /// Who may call, as last read; `None`, in either place: it cannot be known now.
+    fn callers(&self) -> Option<Self::Callers>;
+
+    /// What has been used of every limit, by all cores together.
+    fn quota(&self) -> &Self::Quota;
 
     /// Whether no further request should be taken on a connection.
     fn draining(&self) -> bool;

@@ -5,12 +5,25 @@ use super::{ask::Ask, receive::Request};
 use crate::{
     base::span::Span,
     policy::route::Target,
-    wire::http1::render::{HeaderSafe, TargetSafe, request_line},
+    wire::http1::{
+        Known,
+        render::{HeaderSafe, TargetSafe, request_line},
+    },
 };
 
 /// What a client may tell a provider. Its credentials, cookies and hop-by-hop fields are not among it.
-const PASSED_ON: [&str; 7] =
-    ["content-type", "accept", "user-agent", "openai-beta", "idempotency-key", "traceparent", "tracestate"];
+fn is_passed_on(field: Known) -> bool {
+    matches!(
+        field,
+        Known::ContentType
+            | Known::Accept
+            | Known::UserAgent
+            | Known::OpenaiBeta
+            | Known::IdempotencyKey
+            | Known::TraceParent
+            | Known::TraceState
+    )
+}
 
 /// Where in the buffer the provider's credential lies, to be wiped after the write.
 pub(super) struct Written {
@@ -39,15 +52,16 @@ pub(super) fn write(
     }
     let key = &provider.keys[usize::from(target.key)];
     let credential = head.line(key.line.expose());
-    let mut seen = 0u8;
+    let mut seen = 0u64;
     for field in &request.head.fields {
-        let (name, value) = (field.name.of(&request.buffer), field.value.of(&request.buffer));
-        if let Some(index) = passed_on(name)
-            && seen & (1 << index) == 0
-            && let Some(value) = HeaderSafe::new(value)
+        let bit = 1 << field.known as u32;
+        // Once: of several, the first.
+        if is_passed_on(field.known)
+            && seen & bit == 0
+            && let Some(value) = HeaderSafe::new(field.value.of(&request.buffer))
         {
-            seen |= 1 << index;
-            head.field(PASSED_ON[index], value);
+            seen |= bit;
+            head.field(field.known.text(), value);
         }
     }
     // Usage could not be read in a compressed answer.
@@ -55,12 +69,3 @@ pub(super) fn write(
     head.length(body_bytes as u64).end();
     Written { whole: Span::new(start, out.len()), credential }
 }
-
-/// Which of the list a field's name is. A field is passed on once: of several, the first.
-fn passed_on(name: &[u8]) -> Option<usize> {
-    PASSED_ON
-        .iter()
-        .position(|passed| passed.len() == name.len() && passed.as_bytes().eq_ignore_ascii_case(name))
-}
-
-const _: () = assert!(PASSED_ON.len() <= 8, "one bit each");

@@ -25,6 +25,8 @@ pub struct Facts {
     pub config_cores: u64,
     pub reload_success: bool,
     pub draining: bool,
+    /// Limited keys that had to share a count.
+    pub quota_overflows: u64,
     pub shards: Vec<ShardFacts>,
 }
 
@@ -33,6 +35,8 @@ pub struct Facts {
 pub struct ShardFacts {
     pub core: usize,
     pub connections: u64,
+    /// Connections it accepted and another core took.
+    pub handed_over: u64,
     pub buffered_bytes: u64,
     /// Backend and ring flags; `None` until the shard has started.
     pub backend: Option<(&'static str, &'static str)>,
@@ -92,6 +96,8 @@ pub fn render(book: &Book, facts: &Facts) -> String {
         .sample(&[("result", "stale")], totals.upstream.stale);
     page.family(names::UPSTREAM_CANCELLED).sample(&[], totals.cancelled);
     page.family(names::ACCEPTED).sample(&[], totals.accepted);
+    page.family(names::TURNED_AWAY).sample(&[], totals.turned_away);
+    page.family(names::QUOTA_OVERFLOWS).sample(&[], facts.quota_overflows);
     page.family(names::PANICS).sample(&[], totals.panics);
 
     shards(&mut page, &facts.shards);
@@ -104,6 +110,10 @@ fn shards(page: &mut Page, shards: &[ShardFacts]) {
     page.family(names::CONNECTIONS);
     for (core, shard) in &cores {
         page.sample(&[("core", core)], shard.connections);
+    }
+    page.family(names::HANDED_OVER);
+    for (core, shard) in &cores {
+        page.sample(&[("core", core)], shard.handed_over);
     }
     page.family(names::BUFFERED);
     for (core, shard) in &cores {
@@ -402,6 +412,7 @@ mod tests {
         let shard = ShardFacts {
             core: 3,
             connections: 12,
+            handed_over: 2,
             buffered_bytes: 5,
             backend: Some(("io_uring", "DEFER_TASKRUN|SINGLE_ISSUER")),
             heartbeat_age_us: Some(12_500),
@@ -487,6 +498,7 @@ mod tests {
         assert_eq!(value(&page, "rw_request_tokens_sum", &[("type", "prompt")]), Some(400.0));
         assert_eq!(value(&page, "rw_shard_heartbeat_age_seconds", &[("core", "3")]), Some(0.0125));
         assert_eq!(value(&page, "rw_shard_heartbeat_age_seconds", &[("core", "4")]), None);
+        assert_eq!(value(&page, "rw_connections_handed_over_total", &[("core", "3")]), Some(2.0));
         let labels = [("core", "3"), ("backend", "io_uring"), ("flags", "DEFER_TASKRUN|SINGLE_ISSUER")];
         assert_eq!(value(&page, "rw_shard_backend", &labels), Some(1.0));
     }

@@ -71,9 +71,21 @@ pub const UPSTREAM_CONNECTIONS: Metric = counter(
 pub const UPSTREAM_CANCELLED: Metric =
     counter("rw_upstream_cancelled_total", "Upstream requests broken off because the client left.");
 pub const ACCEPTED: Metric = counter("rw_connections_accepted_total", "Client connections accepted.");
+pub const TURNED_AWAY: Metric = counter(
+    "rw_connections_turned_away_total",
+    "Client connections closed at once: their address had as many as it may.",
+);
+pub const QUOTA_OVERFLOWS: Metric = counter(
+    "rw_quota_overflows_total",
+    "Limited keys that had to share a count, because too many were limited at once.",
+);
 pub const PANICS: Metric =
     counter("rw_task_panics_total", "Tasks that panicked and were caught. Each is a bug.");
 pub const CONNECTIONS: Metric = gauge("rw_connections", "Client connections open now.");
+pub const HANDED_OVER: Metric = counter(
+    "rw_connections_handed_over_total",
+    "Client connections that the core accepted and handed to one with fewer.",
+);
 pub const BUFFERED: Metric = gauge("rw_buffered_request_bytes", "Request bytes held in memory now.");
 pub const BACKEND: Metric =
     gauge("rw_shard_backend", "1, with the I/O backend and ring flags the shard got.");

@@ -68,10 +68,15 @@ impl Record {
 
     /// Ends the exchange and adds it to the sheet. What comes back is for the log; it can't be closed twice.
     pub fn close(mut self, now: Now, outcome: Outcome, sheet: &mut Sheet) -> Closed {
+        self.end(now, outcome, sheet);
+        Closed(self)
+    }
+
+    // In place: a record is a third of a kilobyte.
+    fn end(&mut self, now: Now, outcome: Outcome, sheet: &mut Sheet) {
         self.phases.ended = Some(now);
         self.outcome = Some(outcome);
-        sheet.exchange(&self, outcome);
-        Closed(self)
+        sheet.exchange(self, outcome);
     }
 
     /// From the first byte of the request to the end, or zero while it runs.
@@ -155,6 +160,12 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// Prompt and completion together, as far as either was reported.
+    pub fn total(self) -> Option<u64> {
+        (self.prompt.is_some() || self.completion.is_some())
+            .then(|| self.prompt.unwrap_or(0).saturating_add(self.completion.unwrap_or(0)))
+    }
+
     /// The kinds that were reported.
     pub fn reported(self) -> impl Iterator<Item = (TokenKind, u64)> {
         [
@@ -309,10 +320,9 @@ impl<D: Desk> OpenRecord<D> {
 
     /// Ends the exchange as it was meant to end.
     pub fn close(mut self, now: Now, outcome: Outcome) -> Closed {
-        let record = self.record.take().unwrap_or_else(|| Record::new("", now));
-        let mut closed = None;
-        self.desk.with_sheet(|sheet| closed = Some(record.close(now, outcome, sheet)));
-        closed.expect("a desk calls what it is given")
+        let mut record = self.record.take().unwrap_or_else(|| Record::new("", now));
+        self.desk.with_sheet(|sheet| record.end(now, outcome, sheet));
+        Closed(record)
     }
 }
 
@@ -332,12 +342,10 @@ impl<D: Desk> DerefMut for OpenRecord<D> {
 
 impl<D: Desk> Drop for OpenRecord<D> {
     fn drop(&mut self) {
-        let Some(record) = self.record.take() else { return };
+        let Some(mut record) = self.record.take() else { return };
         let outcome = if std::thread::panicking() { Outcome::Panicked } else { Outcome::Abandoned };
         let now = self.desk.now();
-        self.desk.with_sheet(|sheet| {
-            record.close(now, outcome, sheet);
-        });
+        self.desk.with_sheet(|sheet| record.end(now, outcome, sheet));
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Sheet {
     pub completion_tokens: Distribution,
     /// Connections accepted from clients.
     pub accepted: u64,
+    /// Of these, closed at once: their address had as many as it may.
+    pub turned_away: u64,
     pub upstream: UpstreamCounts,
     /// Tasks that panicked and were caught.
     pub panics: u64,
@@ -57,6 +59,7 @@ impl Default for Sheet {
             prompt_tokens: Distribution::new(HISTOGRAM_TOKENS_MAX),
             completion_tokens: Distribution::new(HISTOGRAM_TOKENS_MAX),
             accepted: 0,
+            turned_away: 0,
             upstream: UpstreamCounts::default(),
             panics: 0,
             cancelled: 0,
@@ -115,6 +118,7 @@ impl Sheet {
         self.prompt_tokens.merge(&other.prompt_tokens);
         self.completion_tokens.merge(&other.completion_tokens);
         self.accepted += other.accepted;
+        self.turned_away += other.turned_away;
         self.upstream.opened += other.upstream.opened;
         self.upstream.reused += other.upstream.reused;
         self.upstream.stale += other.upstream.stale;
@@ -139,7 +143,8 @@ impl Sheet {
         ] {
             distribution.clear();
         }
-        (self.bytes_in, self.bytes_out, self.accepted) = (0, 0, 0);
+        (self.bytes_in, self.bytes_out) = (0, 0);
+        (self.accepted, self.turned_away) = (0, 0);
         self.upstream = UpstreamCounts::default();
         (self.panics, self.cancelled) = (0, 0);
     }

@@ -30,6 +30,8 @@ pub enum Cause {
     Expired(Expiry),
     /// Certificate or protocol trouble in TLS.
     Tls,
+    /// Nobody failed: the caller's own limit ended the stream.
+    OverLimit,
     /// What came was not HTTP, or not framed as RFC 9112 wants it; why.
     Malformed(&'static str),
 }

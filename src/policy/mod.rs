@@ -1,5 +1,11 @@
 //! Decisions: functions of the snapshot, the facts and the time. They wait for nothing and store nothing.
 
+pub mod address;
+pub mod admit;
 pub mod attempts;
+pub mod balance;
+pub mod credential;
 pub mod quota;
+pub mod rate;
 pub mod route;
+pub mod spending;

@@ -1,10 +1,15 @@
 //! Hands our buffers to the kernel: to be read into behind their bytes, and to be written from piece by piece.
 
+use std::ops::Range;
+
 use monoio::buf::{IoBuf, IoBufMut, IoVecBuf};
 
-use crate::exchange::Outgoing;
+use crate::{
+    base::{limits, span::Span},
+    exchange::Outgoing,
+};
 
-/// Reads land behind the bytes that the vector holds, never on them.
+/// Reads land behind the bytes that the vector holds, never on them, and are of a size that other work can wait for.
 pub(super) struct Behind(pub(super) Vec<u8>);
 
 // SAFETY: the pointer is to the spare capacity of a vector that this value owns; moving the value moves no heap memory,
@@ -16,7 +21,7 @@ unsafe impl IoBufMut for Behind {
     }
 
     fn bytes_total(&mut self) -> usize {
-        self.0.capacity() - self.0.len()
+        (self.0.capacity() - self.0.len()).min(limits::BODY_READ_BYTES)
     }
 
     unsafe fn set_init(&mut self, read: usize) {
@@ -26,7 +31,47 @@ unsafe impl IoBufMut for Behind {
     }
 }
 
-/// What is left to write of an [`Outgoing`], as the kernel wants it told. Boxed: an operation is moved many times.
+/// What is left to write of one piece, in the buffer it lies in.
+pub(super) struct Piece {
+    buffer: Vec<u8>,
+    // Inside of `buffer`.
+    left: Range<usize>,
+}
+
+impl Piece {
+    pub(super) fn new(buffer: Vec<u8>, span: Span) -> Self {
+        debug_assert!(span.range().end <= buffer.len(), "a piece lies inside its buffer");
+        Self { buffer, left: span.range() }
+    }
+
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// The kernel has taken so many bytes.
+    pub(super) fn advance(&mut self, written: usize) {
+        self.left.start = self.left.end.min(self.left.start + written);
+    }
+}
+
+// SAFETY: the piece lies in the heap memory of a vector that this value owns, and that stays where it is when the value
+// moves.
+unsafe impl IoBuf for Piece {
+    fn read_ptr(&self) -> *const u8 {
+        self.buffer[self.left.clone()].as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.left.len()
+    }
+}
+
+/// What is left to write of an [`Outgoing`] of several pieces, as the kernel wants it told. Boxed: an operation is moved
+/// many times.
 pub(super) struct Pieces(Box<Left>);
 
 struct Left {

@@ -4,19 +4,23 @@ use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use monoio::{
     io::CancelHandle,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
 };
 
 use super::{
-    dial, guard, ring,
+    dial, guard, proxy, ring,
     run::{Listener, Presence, Shard},
-    stream::{Stream, Tcp},
+    stream::{self, Stream, Tcp},
     tls::Tls,
 };
 use crate::{
     base::{now::Now, waiting::Waiting},
-    bridge::bulletin::Lease,
-    config::{ProviderPlace, Snapshot},
+    bridge::{
+        bulletin::Lease,
+        handoff::{Door, Handed},
+        quota::QuotaBoard,
+    },
+    config::{ProviderPlace, Snapshot, callers::Callers},
     exchange::{
         self, Next,
         h1::Client,
@@ -29,7 +33,7 @@ use crate::{
 
 /// Takes connections as long as there is room, until the drain cancels it.
 pub(super) async fn accept(shard: Rc<Shard>, listener: Listener, drain: CancelHandle) {
-    let Listener { socket, tls } = listener;
+    let Listener { socket, door } = listener;
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -43,7 +47,10 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: Listener, drain: CancelHa
         match socket.cancelable_accept(drain.clone()).await {
             Ok((stream, peer)) => {
                 pause = PAUSE_MIN;
-                begin(&shard, stream, peer, tls.clone());
+                shard.local.sheet.borrow_mut().accepted += 1;
+                if let Some(stream) = keep(&shard, stream, peer, door) {
+                    begin(&shard, stream, peer, door);
+                }
             }
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => break,
             Err(error) if is_the_clients(&error) => {}
@@ -70,47 +77,120 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-fn begin(
-    shard: &Rc<Shard>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    tls: Option<std::sync::Arc<rustls::ServerConfig>>,
-) {
-    shard.local.sheet.borrow_mut().accepted += 1;
-    let presence = shard.enter();
+/// The connection, if it stays here; it goes to a core with far fewer, unless that one has no place for it.
+fn keep(shard: &Shard, stream: TcpStream, peer: SocketAddr, door: Door) -> Option<TcpStream> {
+    let Some(inbox) = shard.better_inbox() else { return Some(stream) };
+    match inbox.offer(Handed { socket: stream::release(stream), peer, door }) {
+        Ok(()) => {
+            shard.handed_over();
+            None
+        }
+        Err(kept) => take_in(shard, kept.socket),
+    }
+}
+
+/// A connection from outside this core's runtime, in it. One that cannot be taken in is closed.
+fn take_in(shard: &Shard, socket: std::net::TcpStream) -> Option<TcpStream> {
+    // Its flags are those of the core that accepted it, which need not be on this core's backend.
+    socket.set_nonblocking(shard.is_epoll).ok()?;
+    TcpStream::from_std(socket).ok()
+}
+
+/// Takes the connections that other cores hand over, as long as there is room, until the drain closes the inbox.
+pub(super) async fn adopt(shard: Rc<Shard>) {
+    let inbox = shard.inbox();
+    let Ok(bell) = inbox.bell().and_then(UnixStream::from_std) else { return close_inbox(&shard) };
+    // The bell is only polled: nothing that could be lost is in flight, here or when the core ends.
+    while !inbox.is_closed() && bell.readable(false).await.is_ok() {
+        inbox.hush();
+        loop {
+            poll_fn(|cx| shard.poll_room(cx)).await;
+            let Some(handed) = inbox.take() else { break };
+            serve_handed(&shard, handed);
+        }
+    }
+    close_inbox(&shard);
+}
+
+/// Takes nothing from other cores any more, and serves what they had left: it was accepted.
+pub(super) fn close_inbox(shard: &Rc<Shard>) {
+    for handed in shard.inbox().close() {
+        serve_handed(shard, handed);
+    }
+}
+
+fn serve_handed(shard: &Rc<Shard>, Handed { socket, peer, door }: Handed) {
+    if let Some(stream) = take_in(shard, socket) {
+        begin(shard, stream, peer, door);
+    }
+}
+
+fn begin(shard: &Rc<Shard>, stream: TcpStream, peer: SocketAddr, door: Door) {
+    let mut presence = shard.enter();
+    if !door.is_proxied && !presence.is_welcome(peer.ip()) {
+        return;
+    }
     let tcp = Tcp::new(stream, &shard.wheel);
     let panicked = {
         let shard = shard.clone();
         move || shard.panicked()
     };
-    match tls {
-        None => guard::spawn(serve(shard.clone(), Stream::Plain(tcp), peer, presence), panicked),
-        Some(config) => {
-            let shard = shard.clone();
-            let handshake = async move {
-                let mut tcp = tcp;
-                tcp.expire_at(
-                    shard.clock.now() + shard.current_snapshot().limits.handshake_time,
-                    Waiting::Handshake,
-                );
-                // Boxed: the handshake's state is not carried along by the connection that comes of it.
-                if let Ok(tls) = Box::pin(Tls::accept(tcp, config)).await {
-                    serve(shard, Stream::Tls(tls), peer, presence).await;
-                }
-            };
-            guard::spawn(handshake, panicked);
-        }
+    if door == (Door { is_tls: false, is_proxied: false }) {
+        guard::spawn(serve(shard.clone(), Stream::Plain(tcp), peer, presence), panicked);
+    } else {
+        guard::spawn(unwrap(shard.clone(), tcp, peer, door, presence), panicked);
     }
 }
 
-/// Serves one connection. Idle, it holds this small future and nothing else: the exchange is boxed at its first byte.
+/// Takes off what HTTP is wrapped in, then serves it.
+async fn unwrap(shard: Rc<Shard>, tcp: Tcp, peer: SocketAddr, door: Door, mut presence: Presence) {
+    // Boxed: what leads to a connection is not carried along by it.
+    if let Some((stream, client)) = Box::pin(unwrapped(&shard, tcp, peer, door, &mut presence)).await {
+        serve(shard, stream, client, presence).await;
+    }
+}
+
+/// The client's stream and its address; `None` if the connection is to be closed without a word.
+async fn unwrapped(
+    shard: &Shard,
+    mut tcp: Tcp,
+    peer: SocketAddr,
+    door: Door,
+    presence: &mut Presence,
+) -> Option<(Stream, SocketAddr)> {
+    let mut client = peer;
+    if door.is_proxied {
+        let snapshot = shard.current_snapshot();
+        if !proxy::is_believed(peer.ip(), &snapshot.access.trusted_proxies) {
+            return None;
+        }
+        tcp.expire_at(shard.clock.now() + snapshot.limits.head_time, Waiting::Head);
+        // A wait may outlive a reload.
+        drop(snapshot);
+        client = proxy::client(&mut tcp, peer).await?;
+        if !presence.is_welcome(client.ip()) {
+            return None;
+        }
+    }
+    if !door.is_tls {
+        return Some((Stream::Plain(tcp), client));
+    }
+    let config = shard.server_tls();
+    debug_assert!(config.is_some(), "a certificate is published before a core starts that listens with TLS");
+    tcp.expire_at(shard.clock.now() + shard.current_snapshot().limits.handshake_time, Waiting::Handshake);
+    let tls = Tls::accept(tcp, config?).await.ok()?;
+    Some((Stream::Tls(tls), client))
+}
+
+/// Serves one connection. Idle, it holds this small future and nothing else: the exchange is boxed when there is something
+/// to read.
 async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, _presence: Presence) {
     let mut client = Client::new(stream, peer.ip());
     loop {
         if client.carry.is_empty() {
             let idle_time = shard.current_snapshot().limits.idle_time;
             client.wire.expire_at(shard.clock.now() + idle_time, Waiting::Idle);
-            if !client.begins().await {
+            if !client.stirs().await {
                 return;
             }
         }
@@ -125,6 +205,8 @@ impl World for Shard {
     type Wire = Stream;
     type Snapshot = Lease<Snapshot>;
     type Models = Lease<ModelList>;
+    type Callers = Lease<Option<Callers>>;
+    type Quota = QuotaBoard;
 
     fn now(&self) -> Now {
         self.clock.now()
@@ -150,6 +232,14 @@ impl World for Shard {
         self.current_models()
     }
 
+    fn callers(&self) -> Option<Lease<Option<Callers>>> {
+        self.current_callers()
+    }
+
+    fn quota(&self) -> &QuotaBoard {
+        &self.quota
+    }
+
     fn draining(&self) -> bool {
         self.is_draining()
     }
@@ -159,7 +249,8 @@ impl World for Shard {
     }
 
     async fn dial(&self, snapshot: &Snapshot, place: ProviderPlace, until: Now) -> Result<Stream, Failure> {
-        dial::dial(self, snapshot, place, until).await
+        // Boxed: most exchanges find a connection in the pool, and need not be as large as this.
+        Box::pin(dial::dial(self, snapshot, place, until)).await
     }
 }
 
@@ -179,9 +270,12 @@ mod tests {
     #[test]
     fn an_idle_connection_and_an_exchange_are_small() {
         let idle = size_of_output(|| serve(never(), never(), never(), never()));
+        let wrapped = size_of_output(|| unwrap(never(), never(), never(), never(), never()));
         let exchange = size_of_output(|| exchange::serve(never::<&Shard>(), never::<&mut Client<Stream>>()));
-        println!("an idle connection's future: {idle} bytes, an exchange's: {exchange} bytes");
-        assert!(idle <= 1 << 10, "{idle}");
+        println!(
+            "an idle connection's future: {idle} bytes, wrapped {wrapped}; an exchange's: {exchange} bytes"
+        );
+        assert!(idle <= 1 << 10 && wrapped <= 1 << 10, "{idle}, {wrapped}");
         assert!(exchange <= 8 << 10, "{exchange}");
     }
 }

@@ -11,6 +11,7 @@ mod conn;
 mod dial;
 mod guard;
 mod listen;
+mod proxy;
 mod ring;
 #[cfg(test)]
 mod rules;

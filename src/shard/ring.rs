@@ -150,5 +150,6 @@ impl Driver {
 
 /// Sleeps without holding anything that must not be dropped.
 pub(super) async fn sleep(span: Duration) {
-    monoio::time::sleep(span).await;
+    // Boxed: a timer takes whole cache lines, 768 bytes, and whoever might sleep would be as large and so aligned.
+    Box::pin(monoio::time::sleep(span)).await;
 }

@@ -20,10 +20,14 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
-    base::waiting::{Expiry, Waiting},
+    base::{
+        limits,
+        waiting::{Expiry, Waiting},
+    },
     bridge::{
         bulletin::Bulletin,
         drain::{Drain, Stage},
+        handoff::{Door, Handed, Inbox},
         outbox::Outbox,
         vitals::Vitals,
     },
@@ -293,28 +297,10 @@ fn the_real_ring_is_tried() {
 fn a_core_beats_and_leaves_its_sheet() {
     for choice in [Choice::IoUring, Choice::Epoll] {
         let clock = Clock::new();
-        let snapshots = Arc::new(Bulletin::new(1));
-        let text = "[[provider]]\nname = \"sim\"\nbase_url = \"http://127.0.0.1:9/v1\"\nauth = \"none\"\n";
-        let loaded =
-            config::compile(text, "a test", &config::Fake::default()).expect("a small configuration");
-        snapshots.publish(Arc::new(loaded.snapshot));
-        let vitals: Arc<[Vitals]> = [Vitals::new(0)].into();
-        let outboxes: Arc<[Outbox]> = [Outbox::new()].into();
-        let drain = Arc::new(Drain::default());
-        let running = start(Links {
-            seat: 0,
-            cpu: None,
-            clock: clock.clone(),
-            choice,
-            listeners: Vec::new(),
-            snapshots: snapshots.clone(),
-            addresses: Arc::new(Bulletin::new(1)),
-            models: Arc::new(Bulletin::new(1)),
-            drain: drain.clone(),
-            outboxes: outboxes.clone(),
-            vitals: vitals.clone(),
-            connections_max: 1,
-        });
+        let (links, drain, _inboxes) = lone_core(choice, clock.clone());
+        let (snapshots, outboxes, vitals) =
+            (links.snapshots.clone(), links.outboxes.clone(), links.vitals.clone());
+        let running = start(links);
         // It has no connection, so its first tick is also its last.
         drain.advance(Stage::Draining);
         running.expect("this kernel lets tests have a ring").thread.join().expect("it ends by itself");
@@ -358,6 +344,26 @@ fn the_watch_sees_bytes_and_ends_and_takes_nothing() {
 
 /// A write larger than any socket buffer arrives whole and in order, in however many calls.
 #[test]
+fn a_small_write_leaves_its_buffers_as_they_were() {
+    on_both(|is_epoll| async move {
+        let wheel = Wheel::default();
+        let (mut tcp, mut theirs) = pair(is_epoll, &wheel);
+        let mut buffer = Vec::with_capacity(64);
+        buffer.extend_from_slice(b"a-b-c.");
+        let mut out = Outgoing::default();
+        let index = out.own(buffer);
+        for start in [0, 2, 4] {
+            out.push(index, crate::base::span::Span::new(start, start + 1));
+        }
+        tcp.write(&mut out).await.unwrap();
+        assert_eq!(out.take(index), b"a-b-c.");
+        let mut got = [0; 3];
+        theirs.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"abc");
+    });
+}
+
+#[test]
 fn a_large_vectored_write_arrives_whole() {
     on_both(|is_epoll| async move {
         let wheel = Wheel::default();
@@ -375,9 +381,121 @@ fn a_large_vectored_write_arrives_whole() {
             out.push(second, crate::base::span::Span::new(start, start + 500));
             out.push(second, crate::base::span::Span::new(start + 500, start + 1_000));
         }
-        let (written, _) = tcp.write(out).await;
-        written.unwrap();
+        tcp.write(&mut out).await.unwrap();
         tcp.end_writing();
         assert!(reader.join().unwrap() == expect, "all bytes, in order");
     });
+}
+
+/// A core that sleeps is woken for a connection from another core at once, whatever flags its socket came with; at the
+/// drain its inbox is closed, and what lay in it is the drain's to end.
+#[test]
+fn a_sleeping_core_hears_of_a_connection() {
+    const ROUNDS: usize = 10;
+    for choice in [Choice::IoUring, Choice::Epoll] {
+        let clock = Clock::new();
+        let (links, drain, inboxes) = lone_core(choice, clock.clone());
+        let running = start(links).expect("this kernel lets tests have a ring");
+        let street = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut quick = 0;
+        for round in 0..ROUNDS {
+            let mut client = connect(&street);
+            let (socket, peer) = street.accept().unwrap();
+            socket.set_nonblocking(round % 2 == 0).unwrap();
+            client.write_all(b"GET /nothing HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n").unwrap();
+            let began = clock.now();
+            inboxes[0].offer(Handed { socket, peer, door: PLAIN }).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            quick += usize::from(clock.now().since(began) < limits::TICK / 2);
+            assert!(answer.starts_with("HTTP/1.1 404 "), "on {choice:?}: {answer}");
+        }
+        // One after the other: whoever waited for a tick would wait for a whole one each time but the first.
+        assert!(quick > ROUNDS / 2, "on {choice:?}: only {quick} of {ROUNDS} before the next tick");
+
+        let mut idle = connect(&street);
+        let (socket, peer) = street.accept().unwrap();
+        let again = Handed { socket: socket.try_clone().unwrap(), peer, door: PLAIN };
+        inboxes[0].offer(Handed { socket, peer, door: PLAIN }).unwrap();
+        drain.advance(Stage::Draining);
+        assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0, "on {choice:?}: an idle client is told");
+        running.thread.join().expect("it ends by itself");
+        assert!(inboxes[0].offer(again).is_err(), "on {choice:?}: it still takes connections");
+    }
+}
+
+/// More connections than a core may have wait in its inbox as they would in a backlog.
+#[test]
+fn a_full_core_takes_no_more_until_one_leaves() {
+    for choice in [Choice::IoUring, Choice::Epoll] {
+        let (links, drain, inboxes) = lone_core(choice, Clock::new());
+        let vitals = links.vitals.clone();
+        let running = start(links).expect("this kernel lets tests have a ring");
+        let street = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut served = Vec::new();
+        let mut clients: Vec<TcpStream> = (0..FULL + 3)
+            .map(|_| {
+                let client = connect(&street);
+                let (socket, peer) = street.accept().unwrap();
+                inboxes[0].offer(Handed { socket, peer, door: PLAIN }).unwrap();
+                client
+            })
+            .collect();
+        // In the order in which they came, each when there is a place for it.
+        for mut client in clients.drain(..) {
+            client.write_all(b"GET /nothing HTTP/1.1\r\nHost: g\r\n\r\n").unwrap();
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 404", "on {choice:?}");
+            assert!(vitals[0].connections() <= FULL as u64, "on {choice:?}");
+            served.push(client);
+            if served.len() == FULL {
+                served.remove(0);
+            }
+        }
+        drain.advance(Stage::Draining);
+        drop(served);
+        running.thread.join().expect("it ends by itself");
+    }
+}
+
+/// A client that does not wait for ever.
+fn connect(street: &TcpListener) -> TcpStream {
+    let client = TcpStream::connect(street.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    client
+}
+
+/// Connections that the core of these tests may have.
+const FULL: usize = 4;
+
+const PLAIN: Door = Door { is_tls: false, is_proxied: false };
+
+/// A core without listeners, not started yet, with what a test needs to play the house around it.
+fn lone_core(choice: Choice, clock: Clock) -> (Links, Arc<Drain>, Arc<[Inbox]>) {
+    let snapshots = Arc::new(Bulletin::new(1));
+    let text = "[[provider]]\nname = \"sim\"\nbase_url = \"http://127.0.0.1:9/v1\"\nauth = \"none\"\n";
+    let loaded = config::compile(text, "a test", &config::Fake::default()).expect("a small configuration");
+    snapshots.publish(Arc::new(loaded.snapshot));
+    let drain = Arc::new(Drain::default());
+    let inboxes: Arc<[Inbox]> = [Inbox::new().expect("descriptors")].into();
+    let links = Links {
+        seat: 0,
+        cpu: None,
+        clock,
+        choice,
+        listeners: Vec::new(),
+        snapshots,
+        addresses: Arc::new(Bulletin::new(1)),
+        callers: Arc::new(Bulletin::new(1)),
+        quota: Arc::default(),
+        models: Arc::new(Bulletin::new(1)),
+        certificates: Arc::new(Bulletin::new(1)),
+        drain: drain.clone(),
+        outboxes: [Outbox::new()].into(),
+        vitals: [Vitals::new(0)].into(),
+        inboxes: inboxes.clone(),
+        connections_max: FULL,
+    };
+    (links, drain, inboxes)
 }

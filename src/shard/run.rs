@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::TcpListener,
+    net::{IpAddr, TcpListener},
     os::fd::RawFd,
     rc::Rc,
     sync::{Arc, mpsc},
@@ -22,17 +22,23 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
-    base::{limits, now::Now, waiting::Waiting},
+    base::{ids::Line, limits, now::Now, waiting::Waiting},
     bridge::{
         addresses::Addresses,
         bulletin::{Lease, Reader},
         drain::{Drain, Stage},
+        handoff::{Door, Inbox},
         outbox::Outbox,
+        quota::QuotaBoard,
         vitals::{self, Vitals},
     },
-    config::{Provider, ProviderPlace, Snapshot},
+    config::{Provider, ProviderPlace, Snapshot, allowance::Measure, callers::Callers},
     exchange::{local::Local, seam::Stir},
-    policy::attempts::{Cause, Failure, Phase},
+    policy::{
+        attempts::{Cause, Failure, Phase},
+        balance,
+        quota::Quota as _,
+    },
     wire::openai::models::ModelList,
 };
 
@@ -48,17 +54,22 @@ pub struct Links {
     pub snapshots: Arc<crate::bridge::bulletin::Bulletin<Snapshot>>,
     pub addresses: Arc<crate::bridge::bulletin::Bulletin<Addresses>>,
     pub models: Arc<crate::bridge::bulletin::Bulletin<ModelList>>,
+    pub callers: Arc<crate::bridge::bulletin::Bulletin<Option<Callers>>>,
+    pub quota: Arc<QuotaBoard>,
+    /// What TLS listeners show to new clients.
+    pub certificates: Arc<crate::bridge::bulletin::Bulletin<Arc<ServerConfig>>>,
     pub drain: Arc<Drain>,
     /// One for each core, by seat.
     pub outboxes: Arc<[Outbox]>,
     pub vitals: Arc<[Vitals]>,
+    pub inboxes: Arc<[Inbox]>,
     pub connections_max: usize,
 }
 
 /// This core's socket of one address.
 pub struct Listener {
     pub socket: TcpListener,
-    pub tls: Option<Arc<ServerConfig>>,
+    pub door: Door,
 }
 
 /// A core that runs.
@@ -110,10 +121,14 @@ pub(super) struct Shard {
     snapshot: RefCell<Reader<Snapshot>>,
     addresses: RefCell<Reader<Addresses>>,
     models: RefCell<Reader<ModelList>>,
+    callers: RefCell<Reader<Option<Callers>>>,
+    pub(super) quota: Arc<QuotaBoard>,
+    certificates: RefCell<Reader<Arc<ServerConfig>>>,
     drain: Arc<Drain>,
     seat: usize,
     outboxes: Arc<[Outbox]>,
     vitals: Arc<[Vitals]>,
+    inboxes: Arc<[Inbox]>,
     chance: Cell<u64>,
     /// By provider, for the configuration of this generation.
     client_tls: RefCell<(u64, HashMap<u16, Arc<ClientConfig>>)>,
@@ -133,10 +148,14 @@ async fn live(links: Links, backend: Backend) {
         snapshot: RefCell::new(links.snapshots.reader(links.seat)),
         addresses: RefCell::new(links.addresses.reader(links.seat)),
         models: RefCell::new(links.models.reader(links.seat)),
+        callers: RefCell::new(links.callers.reader(links.seat)),
+        quota: links.quota.clone(),
+        certificates: RefCell::new(links.certificates.reader(links.seat)),
         drain: links.drain,
         seat: links.seat,
         outboxes: links.outboxes,
         vitals: links.vitals,
+        inboxes: links.inboxes,
         chance: Cell::new(seed | 1),
         client_tls: RefCell::default(),
         connections: Cell::new(0),
@@ -152,12 +171,18 @@ async fn live(links: Links, backend: Backend) {
         let shard = shard.clone();
         guard::spawn(accept, move || shard.panicked());
     }
+    let adopt = conn::adopt(shard.clone());
+    let deaf = shard.clone();
+    guard::spawn(adopt, move || {
+        deaf.panicked();
+        conn::close_inbox(&deaf);
+    });
     shard.keep_time(closing).await;
 }
 
 impl Shard {
     /// Ticks until the drain is over: deadlines, news from control, the sheet, the heartbeat.
-    async fn keep_time(&self, closing: Canceller) {
+    async fn keep_time(self: &Rc<Self>, closing: Canceller) {
         let mut closing = Some(closing);
         let mut sheet_due = self.clock.now() + limits::SHEET_INTERVAL;
         let mut cut_at: Option<Now> = None;
@@ -166,7 +191,6 @@ impl Shard {
             let now = self.clock.now();
             let vitals = &self.vitals[self.seat];
             vitals.beat(now);
-            vitals.set_connections(self.connections.get() as u64);
             vitals.set_buffered_bytes(self.local.budget.used() as u64);
             self.wheel.turn(now, stream::expire);
             self.take_up_news();
@@ -181,6 +205,7 @@ impl Shard {
                     if let Some(closing) = closing.take() {
                         // Accepts in flight are cancelled and awaited by their tasks, never dropped.
                         closing.cancel();
+                        conn::close_inbox(self);
                     }
                     self.drain_step(stage, now, &mut cut_at);
                     if self.connections.get() == 0 || cut_at.is_some_and(|cut| now > cut + CUT_PATIENCE) {
@@ -224,6 +249,8 @@ impl Shard {
         }
         self.addresses.borrow_mut().newest();
         self.models.borrow_mut().newest();
+        self.callers.borrow_mut().newest();
+        self.certificates.borrow_mut().newest();
     }
 
     pub(super) fn current_snapshot(&self) -> Lease<Snapshot> {
@@ -238,6 +265,15 @@ impl Shard {
 
     pub(super) fn current_models(&self) -> Option<Lease<ModelList>> {
         self.models.borrow_mut().newest().cloned()
+    }
+
+    pub(super) fn current_callers(&self) -> Option<Lease<Option<Callers>>> {
+        self.callers.borrow_mut().newest().cloned()
+    }
+
+    /// What a client that connects now is shown; one configuration for all cores, so that it can resume on any.
+    pub(super) fn server_tls(&self) -> Option<Arc<ServerConfig>> {
+        self.certificates.borrow_mut().newest().map(|config| Arc::clone(config))
     }
 
     /// What a handshake with this provider needs; made once per configuration, and with it the cache of its sessions.
@@ -280,8 +316,37 @@ impl Shard {
 
     /// Counts a connection in, until the guard is dropped.
     pub(super) fn enter(self: &Rc<Self>) -> Presence {
-        self.connections.set(self.connections.get() + 1);
-        Presence(self.clone())
+        self.set_connections(self.connections.get() + 1);
+        Presence { shard: self.clone(), place: None }
+    }
+
+    fn set_connections(&self, connections: usize) {
+        self.connections.set(connections);
+        self.vitals[self.seat].set_connections(connections as u64);
+    }
+
+    /// Where a connection that was just accepted goes, if it is not to stay: the inbox of a core with far fewer.
+    pub(super) fn better_inbox(&self) -> Option<&Inbox> {
+        if self.is_draining() {
+            return None;
+        }
+        let now = self.clock.now();
+        let load = |seat: usize| self.vitals[seat].connections() + self.inboxes[seat].waiting();
+        let others = (0..self.inboxes.len()).filter(|seat| *seat != self.seat);
+        // A core that is stuck has few connections for a reason.
+        let others = others.filter(|seat| self.vitals[*seat].is_alive(now));
+        balance::hand_to(load(self.seat), others.map(|seat| (seat, load(seat))))
+            .map(|seat| &self.inboxes[seat])
+    }
+
+    /// Counts a connection that was left in another core's inbox.
+    pub(super) fn handed_over(&self) {
+        self.vitals[self.seat].count_handed_over();
+    }
+
+    /// What other cores hand to this one.
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.inboxes[self.seat]
     }
 
     /// Ready when there is room for another connection.
@@ -295,12 +360,43 @@ impl Shard {
 }
 
 /// One connection that is there.
-pub(super) struct Presence(Rc<Shard>);
+pub(super) struct Presence {
+    shard: Rc<Shard>,
+    /// Where its client's address is counted.
+    place: Option<Line>,
+}
+
+impl Presence {
+    /// Counts the connection among those of its client. False if there are as many as one address may have; a proxy that
+    /// speaks for others may have any number.
+    pub(super) fn is_welcome(&mut self, client: IpAddr) -> bool {
+        let shard = &self.shard;
+        let snapshot = shard.current_snapshot();
+        let Some(most) = snapshot.limits.connections_per_address else { return true };
+        if snapshot.access.trusted_proxies.contains(client) {
+            return true;
+        }
+        let key = shard.quota.key("connections", client.to_canonical().to_string().as_bytes());
+        let line = shard.quota.hold(key, shard.clock.now());
+        if shard.quota.enter(line, Measure::Connections, most) {
+            self.place = Some(line);
+            return true;
+        }
+        shard.quota.let_go(line);
+        shard.local.sheet.borrow_mut().turned_away += 1;
+        false
+    }
+}
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        let crowd = std::mem::take(&mut *self.0.crowd.borrow_mut());
+        let Self { shard, place } = self;
+        if let Some(line) = *place {
+            shard.quota.leave(line, Measure::Connections);
+            shard.quota.let_go(line);
+        }
+        shard.set_connections(shard.connections.get() - 1);
+        let crowd = std::mem::take(&mut *shard.crowd.borrow_mut());
         crowd.into_iter().for_each(Waker::wake);
     }
 }

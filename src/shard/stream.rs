@@ -4,7 +4,7 @@ use std::{
     cell::UnsafeCell,
     future::Future,
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -15,10 +15,8 @@ use monoio::{
     net::TcpStream,
 };
 
-use zeroize::Zeroize;
-
 use super::{
-    buffers::{Behind, Pieces},
+    buffers::{Behind, Piece, Pieces},
     tls::Tls,
     wheel::{Deadline, Wheel},
 };
@@ -66,45 +64,37 @@ impl Tcp {
         (read, buffer)
     }
 
-    /// Writes all pieces.
-    pub(super) async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
-        if let Some(small) = out.joined(limits::JOINED_WRITE_BYTES_MAX) {
-            return (self.write_all(small, out.is_secret()).await, out);
+    /// Writes all pieces; what is small leaves as one.
+    pub(super) async fn write(&mut self, out: &mut Outgoing) -> io::Result<()> {
+        let longer = out.join(limits::JOINED_WRITE_BYTES_MAX);
+        let Some((number, span)) = out.only() else { return self.write_several(out).await };
+        let mut piece = Piece::new(out.take(number), span);
+        let mut end = Ok(());
+        while end.is_ok() && !piece.is_done() {
+            let (written, rest) = self.io().write(piece).await;
+            piece = rest;
+            end = taken(written).map(|bytes| piece.advance(bytes));
         }
-        let mut pieces = Pieces::new(out);
-        while !pieces.is_done() {
+        let mut buffer = piece.into_buffer();
+        // It comes back as it went: what lies behind its bytes is where the next read lands.
+        buffer.truncate(buffer.len() - longer);
+        out.put_back(number, buffer);
+        end
+    }
+
+    async fn write_several(&mut self, out: &mut Outgoing) -> io::Result<()> {
+        let mut pieces = Pieces::new(std::mem::take(out));
+        let mut end = Ok(());
+        while end.is_ok() && !pieces.is_done() {
             let (written, rest) = if pieces.is_single() {
                 self.io().write(pieces).await
             } else {
                 self.io().writev(pieces).await
             };
             pieces = rest;
-            match written {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), pieces.into_out()),
-                Ok(written) => pieces.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (Err(error), pieces.into_out()),
-            }
+            end = taken(written).map(|bytes| pieces.advance(bytes));
         }
-        (Ok(()), pieces.into_out())
-    }
-
-    async fn write_all(&mut self, mut bytes: Vec<u8>, is_secret: bool) -> io::Result<()> {
-        let mut end = Ok(());
-        while end.is_ok() && !bytes.is_empty() {
-            let (written, rest) = self.io().write(bytes).await;
-            bytes = rest;
-            match written {
-                Ok(0) => end = Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => drop(bytes.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => end = Err(error),
-            }
-        }
-        if is_secret {
-            // All of its memory, not only what was left to write.
-            bytes.zeroize();
-        }
+        *out = pieces.into_out();
         end
     }
 
@@ -164,18 +154,36 @@ impl Tcp {
     }
 }
 
+/// Takes a connection out of this core's runtime, for another core's. It must be fresh: nothing of it is in flight.
+pub(super) fn release(io: TcpStream) -> std::net::TcpStream {
+    // SAFETY: the descriptor is open, and nothing else owns it any more.
+    unsafe { std::net::TcpStream::from_raw_fd(io.into_raw_fd()) }
+}
+
+/// How many bytes a write took. One that was interrupted took none, and goes on.
+fn taken(written: io::Result<usize>) -> io::Result<usize> {
+    match written {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        other => other,
+    }
+}
+
 /// One system call that neither waits nor consumes.
 pub(super) fn peek(fd: RawFd) -> Stir {
-    let mut byte = [0u8; 1];
-    // SAFETY: the pointer and length are those of a live array of one byte.
-    let got =
-        unsafe { libc::recv(fd, byte.as_mut_ptr().cast(), byte.len(), libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    match got {
-        0 => Stir::Gone,
-        1.. => Stir::Bytes,
-        _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Stir::Nothing,
-        _ => Stir::Gone,
+    match receive(fd, &mut [0], libc::MSG_PEEK) {
+        Ok(0) => Stir::Gone,
+        Ok(_) => Stir::Bytes,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Stir::Nothing,
+        Err(_) => Stir::Gone,
     }
+}
+
+/// One system call that does not wait.
+pub(super) fn receive(fd: RawFd, into: &mut [u8], flags: i32) -> io::Result<usize> {
+    // SAFETY: the pointer and length are those of a live, writable slice.
+    let got = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), flags | libc::MSG_DONTWAIT) };
+    usize::try_from(got).map_err(|_negative| io::Error::last_os_error())
 }
 
 /// Ends one or both directions; errors mean that the connection has ended already.
@@ -222,10 +230,11 @@ impl Wire for Stream {
         }
     }
 
-    async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
+    async fn write(&mut self, out: &mut Outgoing) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.write(out).await,
-            Self::Tls(tls) => tls.write(out).await,
+            // Boxed, for what it costs beside the encryption: every exchange would have to be as large.
+            Self::Tls(tls) => Box::pin(tls.write(out)).await,
         }
     }
 

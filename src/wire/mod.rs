@@ -6,4 +6,6 @@ pub mod metadata;
 pub mod model_name;
 pub mod multipart;
 pub mod openai;
+pub mod proxy_protocol;
 pub mod sse;
+pub mod token;

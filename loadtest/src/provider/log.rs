@@ -52,6 +52,7 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Log {
     entries: Mutex<Entries>,
+    handshakes: Mutex<Vec<Value>>,
     kept_max: usize,
     accepted: AtomicU64,
     closed: AtomicU64,
@@ -77,6 +78,18 @@ impl Log {
     /// Whether entries are kept at all.
     pub fn keeps(&self) -> bool {
         self.kept_max > 0
+    }
+
+    /// Notes a TLS handshake; without entries none is kept either.
+    pub fn handshake(&self, what: Value) {
+        if self.keeps() {
+            self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        }
+    }
+
+    /// `GET /_sim/tls`: the handshakes, oldest first.
+    pub fn handshakes(&self) -> Value {
+        Value::Array(self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Counts a connection, and returns its number.

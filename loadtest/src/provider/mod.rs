@@ -11,6 +11,7 @@ mod respond;
 pub mod script;
 mod serve;
 mod sse;
+pub mod tls;
 
 use std::{
     io,

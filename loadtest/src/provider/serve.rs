@@ -333,6 +333,7 @@ impl Connection<'_> {
         let log = &self.core.log;
         let (status, body) = match (&head.method, what) {
             (&Method::GET, "log") => (200, log.to_json()),
+            (&Method::GET, "tls") => (200, log.handshakes()),
             (&Method::GET, "stats") => (200, log.stats()),
             (&Method::DELETE, "log") => {
                 log.clear();
@@ -340,7 +341,7 @@ impl Connection<'_> {
                 (200, json!({"cleared": true}))
             }
             (&Method::GET, "wait") => (200, self.wait(head.uri.query().unwrap_or_default()).await),
-            _ => (404, json!({"error": "GET log, stats, wait?requests=N&ended=N&ms=N; DELETE log"})),
+            _ => (404, json!({"error": "GET log, tls, stats, wait?requests=N&ended=N&ms=N; DELETE log"})),
         };
         let text = body.to_string();
         let length = text.len();

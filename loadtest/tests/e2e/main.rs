@@ -4,10 +4,15 @@
 //! both end with the test. `RINGWAY_TEST_BACKEND` (`io_uring` unless said otherwise, or `epoll`) is the backend that
 //! every gateway is told to use, and that every shard must then report on `/metrics`.
 
+mod admission;
+mod balance;
+mod bodies;
+mod callers;
 mod graph;
 mod http1;
 mod lifecycle;
 mod limits;
+mod proxy_protocol;
 mod refusals;
 mod refused_ring;
 mod relay;
@@ -17,3 +22,4 @@ mod support;
 mod tls;
 mod tools;
 mod upstream;
+mod upstream_tls;

@@ -45,6 +45,40 @@ fn a_bad_file_changes_nothing() {
 }
 
 #[test]
+fn what_waits_for_a_restart_is_said() {
+    let provider = Provider::start();
+    let mut gateway = Gateway::start(&provider);
+    let (listen, admin) = (gateway.address.to_string(), gateway.admin.to_string());
+    let moved = |address: &str| address.replace(":808", ":908");
+    let changed = gateway
+        .read_config()
+        .replace(&listen, &moved(&listen))
+        .replace(&admin, &moved(&admin))
+        .replace("cores = 1", "cores = \"auto\"\nbackend = \"epoll\"\ndrain_secs = 7\nconnections_max = 77")
+        .replace("name = \"down\"", "name = \"renamed\"");
+    gateway.write_config(&changed);
+    gateway.program.signal("HUP");
+    for setting in [
+        "server.listen",
+        "server.cores",
+        "server.backend",
+        "server.drain_secs",
+        "server.connections_max",
+        "admin.listen",
+    ] {
+        gateway.program.line(&format!("that {setting} waits"), |line| {
+            line.ends_with(&format!("{setting} has changed: that takes effect at the next start"))
+                .then_some(())
+        });
+    }
+    assert!(!gateway.program.said().contains("tls_listen has changed"));
+    // The rest of the file is in force, and the old places are where clients find us.
+    let answer = gateway.ask(post("/v1/chat/completions", &chat_body("renamed/sim", false)));
+    assert_ne!(answer.status, 404, "{}", answer.text());
+    gateway.chat("sim").expect(200);
+}
+
+#[test]
 fn a_stream_keeps_the_configuration_it_began_with() {
     let provider = Provider::start();
     let gateway = Gateway::start(&provider);

@@ -1,39 +1,48 @@
 //! The TLS listener: the same exchanges under it, and handshakes that are slow, odd or not TLS at all.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
-    pki_types::ServerName, version,
+    pki_types::{CertificateDer, ServerName},
+    version,
 };
 
 use crate::support::{Client, Ending, Gateway, Provider, Setup, chat, chat_body, own_address, post, until};
 
 /// A gateway with a TLS listener, and what a client needs to trust it.
-struct Secured {
+pub(crate) struct Secured {
     provider: Provider,
-    gateway: Gateway,
+    pub(crate) gateway: Gateway,
     roots: Arc<RootCertStore>,
     files: [PathBuf; 2],
     /// An address that the certificate names.
-    named: std::net::Ipv4Addr,
+    pub(crate) named: Ipv4Addr,
 }
 
 impl Secured {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines for `[server]`.
+    pub(crate) fn with(server: &str) -> Self {
         let name = own_address();
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), name.to_string()])
-            .expect("a certificate can be made");
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).expect("it is well-formed");
         let files =
             ["cert", "key"].map(|kind| std::env::temp_dir().join(format!("ringway-e2e-{name}.{kind}")));
-        fs::write(&files[0], made.cert.pem()).expect("a temporary file can be written");
-        fs::write(&files[1], made.signing_key.serialize_pem()).expect("a temporary file can be written");
+        let made = issue(name);
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("it is well-formed");
+        write(&files, &made);
         let [cert, key] = files.each_ref().map(|file| file.display());
         let setup = Setup {
             server: format!(
-                "tls_listen = [\"HOST:8443\", \"{name}:8443\"]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}\n"
+                "{server}\ntls_listen = [\"HOST:8443\", \"{name}:8443\"]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}\n"
             ),
             limits: "handshake_secs = 1\n".into(),
             ..Setup::default()
@@ -43,22 +52,57 @@ impl Secured {
         Self { provider, gateway, roots: Arc::new(roots), files, named: name }
     }
 
-    fn config(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    /// Puts another certificate for the same names into the files, and trusts it beside those before; nobody is told.
+    fn renew(&mut self) -> CertificateDer<'static> {
+        let made = issue(self.named);
+        let mut roots = RootCertStore::clone(&self.roots);
+        roots.add(made.cert.der().clone()).expect("it is well-formed");
+        self.roots = Arc::new(roots);
+        write(&self.files, &made);
+        made.cert.der().clone()
+    }
+
+    pub(crate) fn config(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_protocol_versions(versions);
         let mut config = builder.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Arc::new(config)
     }
 
-    fn plain(&self) -> Client {
-        let mut address = self.gateway.address;
-        address.set_port(8443);
-        Client::connect(address)
+    /// A connection to the TLS listener, without TLS as yet.
+    pub(crate) fn plain(&self) -> Client {
+        plain(self.gateway.address)
     }
 
     fn client(&self, config: &Arc<ClientConfig>) -> Client {
-        self.plain().with_tls(session(config))
+        connect(self.gateway.address, config)
     }
+
+    /// SIGHUP, until the gateway has said so.
+    fn reload(&mut self, expect: &str) {
+        self.gateway.program.signal("HUP");
+        self.gateway.program.line(expect, |line| line.ends_with(expect).then_some(()));
+    }
+}
+
+/// A connection to the TLS listener of the gateway whose plain one is at `address`.
+pub(crate) fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Client {
+    plain(address).with_tls(session(config))
+}
+
+fn plain(mut address: SocketAddr) -> Client {
+    address.set_port(8443);
+    Client::connect(address)
+}
+
+fn issue(name: Ipv4Addr) -> rcgen::CertifiedKey<rcgen::KeyPair> {
+    let names = vec!["localhost".to_owned(), name.to_string()];
+    rcgen::generate_simple_self_signed(names).expect("a certificate can be made")
+}
+
+fn write([cert, key]: &[PathBuf; 2], made: &rcgen::CertifiedKey<rcgen::KeyPair>) {
+    fs::write(cert, made.cert.pem()).expect("a temporary file can be written");
+    fs::write(key, made.signing_key.serialize_pem()).expect("a temporary file can be written");
 }
 
 impl Drop for Secured {
@@ -69,7 +113,7 @@ impl Drop for Secured {
     }
 }
 
-fn session(config: &Arc<ClientConfig>) -> ClientConnection {
+pub(crate) fn session(config: &Arc<ClientConfig>) -> ClientConnection {
     let name = ServerName::try_from("localhost").expect("a name");
     ClientConnection::new(Arc::clone(config), name).expect("a session can be made")
 }
@@ -108,6 +152,89 @@ fn sessions_are_resumed() {
         assert_eq!(kinds[0], Some(HandshakeKind::Full));
         assert_eq!(kinds[1..], [Some(HandshakeKind::Resumed); 2]);
     }
+}
+
+/// A request on a new connection: what certificate it was shown, and whether it had to be.
+fn shown(secured: &Secured, config: &Arc<ClientConfig>) -> (CertificateDer<'static>, HandshakeKind) {
+    let mut client = secured.client(config);
+    client.ask(chat("sim", false)).expect(200);
+    (certificate(&mut client), kind(&mut client))
+}
+
+fn certificate(client: &mut Client) -> CertificateDer<'static> {
+    let chain = client.session().and_then(|session| session.peer_certificates()).expect("a chain");
+    chain[0].clone().into_owned()
+}
+
+fn kind(client: &mut Client) -> HandshakeKind {
+    client.session().and_then(|session| session.handshake_kind()).expect("the handshake is over")
+}
+
+#[test]
+fn a_reload_shows_a_new_certificate_to_new_clients_alone() {
+    let mut secured = Secured::with("cores = 2");
+    let configs = [&version::TLS12, &version::TLS13].map(|version| secured.config(&[version]));
+    let mut old_clients = configs.each_ref().map(|config| secured.client(config));
+    let [old, _] = old_clients.each_mut().map(|client| {
+        client.ask(chat("sim", false)).expect(200);
+        certificate(client)
+    });
+    let new = secured.renew();
+    assert_ne!(old, new);
+    // As long as nobody has said so, the files are only files.
+    assert_eq!(shown(&secured, &configs[1]).0, old);
+
+    secured.reload("generation 2, with a new certificate");
+    // So many that both cores are asked.
+    for version in [&version::TLS12, &version::TLS13].repeat(10) {
+        assert_eq!(shown(&secured, &secured.config(&[version])), (new.clone(), HandshakeKind::Full));
+    }
+    for client in &mut old_clients {
+        client.ask(chat("sim", false)).expect(200);
+        assert_eq!(certificate(client), old);
+    }
+}
+
+#[test]
+fn sessions_are_resumed_across_a_reload_that_keeps_the_certificate() {
+    let mut secured = Secured::with("cores = 2");
+    let configs = [&version::TLS12, &version::TLS13].map(|version| secured.config(&[version]));
+    for config in &configs {
+        assert_eq!(shown(&secured, config).1, HandshakeKind::Full);
+    }
+    secured.reload("generation 2");
+    for config in configs.iter().flat_map(|config| [config; 5]) {
+        assert_eq!(shown(&secured, config).1, HandshakeKind::Resumed);
+    }
+}
+
+#[test]
+fn a_bad_certificate_file_changes_nothing() {
+    let secured = Secured::start();
+    let config = secured.config(&[&version::TLS13]);
+    let (old, _) = shown(&secured, &config);
+    let stranger = issue(secured.named);
+    for (file, text) in [
+        (0, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()),
+        (0, String::new()),
+        (1, stranger.signing_key.serialize_pem()),
+    ] {
+        let good = fs::read(&secured.files[file]).expect("it is there");
+        fs::write(&secured.files[file], text).expect("a temporary file can be written");
+        secured.gateway.program.signal("HUP");
+        until("the reload is reported as failed", || {
+            (secured.gateway.metric("rw_config_reload_success") == [(String::new(), 0.0)]).then_some(())
+        });
+        assert_eq!(shown(&secured, &config), (old.clone(), HandshakeKind::Resumed));
+        assert_eq!(shown(&secured, &secured.config(&[&version::TLS13])), (old.clone(), HandshakeKind::Full));
+        fs::write(&secured.files[file], good).expect("a temporary file can be written");
+        secured.gateway.program.signal("HUP");
+        until("the good file is taken up again", || {
+            (secured.gateway.metric("rw_config_reload_success") == [(String::new(), 1.0)]).then_some(())
+        });
+    }
+    // It is the same certificate as at the start: nothing was replaced.
+    assert_eq!(shown(&secured, &config), (old, HandshakeKind::Resumed));
 }
 
 #[test]

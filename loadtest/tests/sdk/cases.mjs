@@ -326,4 +326,46 @@ await main({
     const error = hasOpenAIShape(await raises(OpenAI.InternalServerError, call));
     assert.ok([502, 503].includes(error.status), `status ${error.status}`);
   },
+
+  async a_callers_token_is_enough(world) {
+    assert.ok((await world.guarded(world.tokens.good)).choices[0].message.content);
+  },
+
+  async a_foreign_key_beside_the_deciding_header_changes_nothing(world) {
+    const defaultHeaders = { esa_aigw_auth: `Bearer ${world.tokens.good}` };
+    assert.ok((await world.guarded("sk-of-somebody-else", { defaultHeaders })).choices);
+  },
+
+  async who_is_not_known_gets_an_authentication_error(world) {
+    for (const token of ["sk-of-somebody-else", `${world.tokens.good}a`, "rw_"]) {
+      const expected = { status: 401, code: "invalid_api_key" };
+      hasOpenAIShape(await raises(OpenAI.AuthenticationError, () => world.guarded(token), expected));
+    }
+  },
+
+  async what_is_not_allowed_is_a_permission_error(world) {
+    for (const [name, code] of [["some", "model_not_allowed"], ["elsewhere", "ip_not_allowed"]]) {
+      const call = () => world.guarded(world.tokens[name]);
+      hasOpenAIShape(await raises(OpenAI.PermissionDeniedError, call, { status: 403, code }));
+    }
+  },
+
+  async a_spent_budget_is_a_rate_limit_error_that_is_not_retried(world) {
+    const started = performance.now();
+    const call = () => world.guarded(world.tokens.spent, { maxRetries: 2 });
+    const error = await raises(OpenAI.RateLimitError, call, { status: 429, code: "insufficient_quota" });
+    assert.equal(error.headers.get("x-should-retry"), "false");
+    assert.ok(performance.now() - started < 1_000, "it was tried again");
+  },
+
+  async a_limit_tells_when_and_the_sdk_waits_for_it(world) {
+    const token = world.tokens.slow;
+    assert.ok((await world.guarded(token)).choices);
+    const expected = { status: 429, code: "rate_limit_exceeded" };
+    const error = await raises(OpenAI.RateLimitError, () => world.guarded(token), expected);
+    const wait = Number(error.headers.get("retry-after-ms"));
+    assert.ok(wait > 0 && wait <= 2_000, `retry-after-ms ${wait}`);
+    assert.equal(Number(error.headers.get("retry-after")), Math.ceil(wait / 1_000));
+    assert.ok((await world.guarded(token, { maxRetries: 1 })).choices);
+  },
 });

@@ -470,5 +470,56 @@ def provider_that_is_down_is_a_typed_error(world: World):
     assert error.status_code in (502, 503), error
 
 
+@case
+def a_callers_token_is_enough(world: World):
+    assert world.guarded(world.tokens["good"]).choices[0].message.content
+
+
+@case
+def a_foreign_key_beside_the_deciding_header_changes_nothing(world: World):
+    mine = {"esa_aigw_auth": f"Bearer {world.tokens['good']}"}
+    assert world.guarded("sk-of-somebody-else", default_headers=mine).choices
+
+
+@case
+def who_is_not_known_gets_an_authentication_error(world: World):
+    good = world.tokens["good"]
+    for token in ["sk-of-somebody-else", good[:-1] + ("a" if good[-1] != "a" else "b"), "rw_"]:
+        error = raises(openai.AuthenticationError, lambda: world.guarded(token), status=401, code="invalid_api_key")
+        assert has_openai_shape(error).response.headers["www-authenticate"] == "Bearer"
+
+
+@case
+def what_is_not_allowed_is_a_permission_error(world: World):
+    call = lambda: world.guarded(world.tokens["some"])
+    has_openai_shape(raises(openai.PermissionDeniedError, call, status=403, code="model_not_allowed"))
+    call = lambda: world.guarded(world.tokens["elsewhere"])
+    has_openai_shape(raises(openai.PermissionDeniedError, call, status=403, code="ip_not_allowed"))
+
+
+@case
+def a_spent_budget_is_a_rate_limit_error_that_is_not_retried(world: World):
+    started = time.monotonic()
+    call = lambda: world.guarded(world.tokens["spent"], max_retries=2)
+    error = raises(openai.RateLimitError, call, status=429, code="insufficient_quota")
+    assert error.response.headers["x-should-retry"] == "false"
+    assert "retry-after" not in error.response.headers
+    assert time.monotonic() - started < 1, "it was tried again"
+
+
+@case
+def a_limit_tells_when_and_the_sdk_waits_for_it(world: World):
+    token = world.tokens["slow"]
+    first = world.sync_client(world.guarded_url, api_key=token).chat.completions.with_raw_response
+    answer = first.create(model="sim/sim", messages=HELLO)
+    assert answer.headers["x-ratelimit-limit-requests"] == "30", answer.headers
+    error = raises(openai.RateLimitError, lambda: world.guarded(token), status=429, code="rate_limit_exceeded")
+    headers = has_openai_shape(error).response.headers
+    wait_ms = int(headers["retry-after-ms"])
+    assert 0 < wait_ms <= 2000 and int(headers["retry-after"]) == -(-wait_ms // 1000), headers
+    # The SDK's own second try comes when it may, and not before: a third would have met a refusal again.
+    assert world.guarded(token, max_retries=1).choices
+
+
 if __name__ == "__main__":
     main()

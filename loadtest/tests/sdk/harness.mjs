@@ -15,6 +15,8 @@ export class World {
   constructor(options) {
     this.baseURL = options["base-url"].replace(/\/$/, "");
     this.smallURL = options["small-url"];
+    this.guardedURL = options["guarded-url"];
+    this.tokens = JSON.parse(process.env.RINGWAY_TEST_TOKENS ?? "{}");
     this.providerURL = options["provider-url"].replace(/\/$/, "");
     this.prefix = options.prefix;
     this.streams = Number(options.streams);
@@ -23,6 +25,12 @@ export class World {
 
   clientFor(baseURL, more = {}) {
     return new OpenAI({ baseURL, apiKey: "sk-caller", maxRetries: 0, timeout: 30_000, ...more });
+  }
+
+  /** One chat completion at the gateway that knows its callers, as the one who holds `token`. */
+  guarded(token, more = {}) {
+    const client = this.clientFor(this.guardedURL, { apiKey: token, ...more });
+    return client.chat.completions.create({ model: "sim/sim", messages: HELLO });
   }
 
   /** A model whose name is the script that the simulated provider plays. */
@@ -125,6 +133,7 @@ export async function main(cases) {
       "base-url": { type: "string" },
       "provider-url": { type: "string" },
       "small-url": { type: "string" },
+      "guarded-url": { type: "string" },
       prefix: { type: "string", default: "sim/" },
       streams: { type: "string", default: "50" },
       filter: { type: "string", default: "" },

@@ -9,6 +9,7 @@ import asyncio
 import http.client
 import inspect
 import json
+import os
 import ssl
 import sys
 import time
@@ -36,6 +37,8 @@ class World:
     def __init__(self, args):
         self.base_url = args.base_url.rstrip("/")
         self.small_url = args.small_url
+        self.guarded_url = args.guarded_url
+        self.tokens = json.loads(os.environ.get("RINGWAY_TEST_TOKENS", "{}"))
         self.provider_url = args.provider_url.rstrip("/")
         self.prefix = args.prefix
         self.key = args.key
@@ -45,7 +48,14 @@ class World:
 
     def sync_client(self, base_url, **options):
         http_client = openai.DefaultHttpxClient(verify=self.tls) if self.tls else None
-        return openai.OpenAI(base_url=base_url, api_key=self.key, max_retries=0, timeout=30, http_client=http_client, **options)
+        options = {"api_key": self.key, "max_retries": 0, **options}
+        return openai.OpenAI(base_url=base_url, timeout=30, http_client=http_client, **options)
+
+    def guarded(self, token, **options):
+        """One chat completion at the gateway that knows its callers, as the one who holds `token`."""
+        model = options.pop("model", "sim/sim")
+        client = self.sync_client(self.guarded_url, api_key=token, **options)
+        return client.chat.completions.create(model=model, messages=HELLO)
 
     def async_client(self, **options):
         http_client = openai.DefaultAsyncHttpxClient(verify=self.tls) if self.tls else None
@@ -161,6 +171,7 @@ def main():
     parser.add_argument("--base-url", required=True, help="the gateway's /v1")
     parser.add_argument("--provider-url", required=True, help="the simulated provider behind it, without /v1")
     parser.add_argument("--small-url", help="/v1 of a gateway with a body limit of 1 MiB; without it those cases fail")
+    parser.add_argument("--guarded-url", help="/v1 of a gateway that demands a caller's token; without it those cases fail")
     parser.add_argument("--ca", help="PEM file to verify the gateway's certificate with")
     parser.add_argument("--prefix", default="sim/", help="put before every model name")
     parser.add_argument("--key", default="sk-caller", help="what the client sends as its own key")

@@ -9,6 +9,7 @@ last line is `N passed, N failed`; a suite that cannot run, or a shard on anothe
 import argparse
 import contextlib
 import http.client
+import json
 import os
 import pathlib
 import re
@@ -93,7 +94,7 @@ def certificate(scratch):
 
 
 class Gateway:
-    def __init__(self, name, args, scratch, providers, limits="", tls=None):
+    def __init__(self, name, args, scratch, providers, limits="", tls=None, more=""):
         self.port, self.admin = free_port(), free_port()
         self.tls_port = free_port() if tls else None
         lines = ["[server]", f'listen = ["127.0.0.1:{self.port}"]', "cores = 1"]
@@ -102,6 +103,7 @@ class Gateway:
         lines += ["[limits]", limits, "[admin]", f'listen = "127.0.0.1:{self.admin}"']
         for provider, base_url, key in providers:
             lines += ["[[provider]]", f'name = "{provider}"', f'base_url = "{base_url}"', f'key = "{key}"', "inject_usage = true"]
+        lines.append(more)
         config = scratch / f"{name}.toml"
         config.write_text("\n".join(lines) + "\n")
         command = [args.bin / "ringway", "run", "-c", config, "--backend", args.backend]
@@ -125,6 +127,12 @@ class Gateway:
 
     def close(self):
         self.program.close()
+
+
+def caller(args, state, name, *more):
+    """The token of a new caller."""
+    command = [args.bin / "ringway", "callers", "create", "--state", state, "--quiet", "--name", name, *more]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def run(name, command, env=None):
@@ -161,18 +169,33 @@ def sdk_suites(args, scratch, stack, suites):
     small = Gateway("gateway-small", args, scratch, providers, limits="body_bytes = 1048576", tls=tls)
     stack.callback(small.close)
     gateway.wait_for_models("sim/")
+    state = scratch / "state"
+    tokens = {
+        "good": caller(args, state, "good"),
+        "some": caller(args, state, "some", "--model", "sim/allowed*"),
+        "elsewhere": caller(args, state, "elsewhere", "--allow", "192.0.2.0/24"),
+        "spent": caller(args, state, "spent", "--budget-tokens-day", "1"),
+        # The second request of a burst waits for two seconds, the third for four.
+        "slow": {suite: caller(args, state, f"slow-{suite}", "--requests-per-minute", "30", "--burst", "requests-per-minute=1") for suite in suites},
+    }
+    guarded = Gateway("gateway-guarded", args, scratch, providers, tls=tls, more=f'[state]\ndir = "{state}"\n[auth]\nrequired = true')
+    stack.callback(guarded.close)
 
     def command(language, over_tls):
         host = "https://localhost" if over_tls else "http://127.0.0.1"
-        port, small_port = [(g.tls_port if over_tls else g.port) for g in (gateway, small)]
+        port, small_port, guarded_port = [(g.tls_port if over_tls else g.port) for g in (gateway, small, guarded)]
         script = [sys.executable, HERE / "cases.py"] if language == "python" else [args.node, args.node_cases]
         script += ["--base-url", f"{host}:{port}/v1", "--small-url", f"{host}:{small_port}/v1"]
+        script += ["--guarded-url", f"{host}:{guarded_port}/v1"]
         script += ["--provider-url", f"http://{address}", "--streams", str(args.streams), "--filter", args.filter]
         return script + (["--ca", tls[0]] if over_tls and language == "python" else [])
 
     for suite in suites:
         language, _, transport = suite.partition("-")
-        env = {"NODE_EXTRA_CA_CERTS": str(tls[0])} if transport and language == "node" else None
+        # Tokens are secrets: in the environment, not in an argument.
+        env = {"RINGWAY_TEST_TOKENS": json.dumps({**tokens, "slow": tokens["slow"][suite]})}
+        if transport and language == "node":
+            env["NODE_EXTRA_CA_CERTS"] = str(tls[0])
         yield run(f"{suite} on {args.backend}", command(language, transport == "tls"), env)
 
 

@@ -16,7 +16,7 @@ use crate::{
     exchange::{
         self, Next,
         h1::Client,
-        seam::{Wire, World},
+        seam::{Stir, Wire, World},
     },
 };
 
@@ -74,11 +74,13 @@ pub(super) async fn serve(world: Rc<SimWorld>, wire: SimWire) {
         if client.carry.is_empty() {
             let idle_time = surroundings.snapshot().limits.idle_time;
             client.wire.expire_at(world.sim.now() + idle_time, Waiting::Idle);
-            if !client.begins().await {
+            if !client.stirs().await {
                 return;
             }
         }
-        world.begun.set(world.begun.get() + 1);
+        // An end that comes instead of a request is no exchange.
+        let is_request = !client.carry.is_empty() || client.wire.peek() == Stir::Bytes;
+        world.begun.set(world.begun.get() + usize::from(is_request));
         match Box::pin(exchange::serve(&surroundings, &mut client)).await {
             Next::Request => {}
             Next::Close => return,

@@ -74,6 +74,7 @@ fn run(seed: u64, faults: &Faults) -> Report {
         // What still waits are providers with an idle connection: closing it must end them all.
         world.local.pool.borrow_mut().clear();
         ended = sim.executor.run();
+        sim.check(world.quota.is_quiet(), || "a place in a limit was never left".to_owned());
         let waiting = sim.executor.waiting();
         sim.check(waiting.is_empty(), || format!("these wait for ever: {waiting:?}"));
     }

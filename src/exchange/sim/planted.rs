@@ -119,6 +119,6 @@ pub(in crate::exchange) async fn send_again<W: World>(world: &W, home: pool::Tar
     let mut out = Outgoing::default();
     out.push_all((head + &body).into_bytes());
     wire.expire_at(until, Waiting::Send);
-    let _ = wire.write(out).await;
+    let _ = wire.write(&mut out).await;
     let _ = wire.read(Vec::with_capacity(64)).await;
 }

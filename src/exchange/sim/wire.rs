@@ -94,9 +94,9 @@ impl Wire for SimWire {
         (read, into)
     }
 
-    async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
+    async fn write(&mut self, out: &mut Outgoing) -> io::Result<()> {
         let (conn, sim) = (&self.conn, &self.conn.sim);
-        self.check_origin(&out);
+        self.check_origin(out);
         sim.check(!conn.gateway.borrow().stray || self.side == Side::Client, || {
             format!("connection {} is used after stray bytes", conn.id)
         });
@@ -112,7 +112,7 @@ impl Wire for SimWire {
                 Ok(written) => at += written,
                 Err(error) => {
                     flight.landed = true;
-                    return (Err(error), out);
+                    return Err(error);
                 }
             }
             if at < whole.len() {
@@ -121,7 +121,7 @@ impl Wire for SimWire {
             }
         }
         flight.landed = true;
-        (Ok(()), out)
+        Ok(())
     }
 
     fn expire_at(&mut self, at: Now, why: Waiting) {

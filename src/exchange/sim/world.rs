@@ -24,9 +24,12 @@ use crate::{
         now::Now,
         waiting::{Expiry, Waiting},
     },
-    config::{self, Fake, ProviderPlace, Snapshot, Timeouts},
+    config::{self, Fake, ProviderPlace, Snapshot, Timeouts, callers::Callers},
     exchange::{local::Local, seam::World},
-    policy::attempts::{Cause, Failure, Phase},
+    policy::{
+        attempts::{Cause, Failure, Phase},
+        quota::cells::Cells,
+    },
     wire::openai::models::ModelList,
 };
 
@@ -107,6 +110,7 @@ pub(super) struct SimWorld {
     pub(super) local: Local<SimWire>,
     snapshot: Rc<Snapshot>,
     models: Rc<ModelList>,
+    pub(super) quota: Cells,
     pub(super) draining: Cell<bool>,
     conns: RefCell<Vec<Weak<Conn>>>,
     /// What providers answer, by the number in the model's name.
@@ -133,6 +137,21 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
 const CONFIGURATION: &str = r#"
 [limits]
 body_bytes = 131072
+# Too high to refuse anyone; what is taken must come back all the same.
+[[limit]]
+by = "gateway"
+concurrent_requests = 100000
+concurrent_streams = 100000
+tokens_per_day = 1000000000
+[[limit]]
+by = "address"
+concurrent_requests = 100000
+[[limit]]
+by = "model"
+concurrent_streams = 100000
+[[limit]]
+by = "provider"
+concurrent_requests = 100000
 [[provider]]
 name = "asks"
 base_url = "http://127.0.0.1:9001/v1"
@@ -172,6 +191,7 @@ impl SimWorld {
             local: Local::new(BUFFERED_BYTES_MAX),
             snapshot: Rc::new(snapshot),
             models: Rc::new(ModelList::new([("asks/m".into(), r#"{"id":"asks/m"}"#.into())])),
+            quota: Cells::default(),
             draining: Cell::new(false),
             conns: RefCell::default(),
             scripts: RefCell::default(),
@@ -232,6 +252,8 @@ impl World for Surroundings {
     type Wire = SimWire;
     type Snapshot = Rc<Snapshot>;
     type Models = Rc<ModelList>;
+    type Callers = Rc<Option<Callers>>;
+    type Quota = Cells;
 
     fn now(&self) -> Now {
         self.0.sim.now()
@@ -255,6 +277,14 @@ impl World for Surroundings {
 
     fn models(&self) -> Option<Rc<ModelList>> {
         Some(self.0.models.clone())
+    }
+
+    fn callers(&self) -> Option<Rc<Option<Callers>>> {
+        None
+    }
+
+    fn quota(&self) -> &Cells {
+        &self.0.quota
     }
 
     fn draining(&self) -> bool {

@@ -7,7 +7,7 @@
 mod at_once;
 mod config;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     future::poll_fn,
@@ -131,20 +131,15 @@ impl Tls {
         }
     }
 
-    /// Writes every piece, in records as large as TLS has them, and gives the buffers back.
-    pub(super) async fn write(&mut self, out: Outgoing) -> (io::Result<()>, Outgoing) {
+    /// Writes every piece, in records as large as TLS has them.
+    pub(super) async fn write(&mut self, out: &Outgoing) -> io::Result<()> {
         let bytes = out.len();
         let mut sealed = 0;
         loop {
-            match self.seal(&out, sealed) {
-                Ok(more) => sealed += more,
-                Err(error) => return (Err(error), out),
-            }
-            if let Err(error) = self.flush().await {
-                return (Err(error), out);
-            }
+            sealed += self.seal(out, sealed)?;
+            self.flush().await?;
             if sealed == bytes {
-                return (Ok(()), out);
+                return Ok(());
             }
         }
     }
@@ -291,7 +286,7 @@ impl Tls {
         }
         let mut out = Outgoing::default();
         out.push_all(ciphertext);
-        self.tcp.write(out).await.0
+        self.tcp.write(&mut out).await
     }
 
     /// Takes what lies in the socket until there is news or nothing more. True if there is news.

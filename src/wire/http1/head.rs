@@ -8,7 +8,8 @@ use std::ops::Range;
 use super::{
     fields::{self, Fields, Repeated},
     framing::{self, Framing, Seen},
-    lines::{self, Noted},
+    known::Known,
+    lines,
     refused::BadHead,
     target,
 };
@@ -106,6 +107,11 @@ pub struct ResponseHead {
 }
 
 impl RequestHead {
+    /// The first field that is this one. `bytes` is what the head was parsed from.
+    pub fn known<'b>(&self, bytes: &'b [u8], known: Known) -> Option<&'b [u8]> {
+        fields::known(&self.fields, bytes, known)
+    }
+
     /// The first field of that name, in any letter case. `bytes` is what the head was parsed from.
     pub fn field<'b>(&self, bytes: &'b [u8], name: &str) -> Option<&'b [u8]> {
         fields::first(&self.fields, bytes, name)
@@ -118,6 +124,11 @@ impl RequestHead {
 }
 
 impl ResponseHead {
+    /// The first field that is this one. `bytes` is what the head was parsed from.
+    pub fn known<'b>(&self, bytes: &'b [u8], known: Known) -> Option<&'b [u8]> {
+        fields::known(&self.fields, bytes, known)
+    }
+
     /// The first field of that name, in any letter case. `bytes` is what the head was parsed from.
     pub fn field<'b>(&self, bytes: &'b [u8], name: &str) -> Option<&'b [u8]> {
         fields::first(&self.fields, bytes, name)
@@ -157,8 +168,9 @@ pub struct HeadScan {
 impl HeadScan {
     /// [`parse_request`] for `bytes` that begin with those of the call before. After a head it starts anew.
     pub fn request(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<RequestHead>, BadHead> {
+        let Some(first) = bytes.first() else { return Ok(None) };
         // A client that speaks TLS to us would otherwise wait for us while we wait for it.
-        if bytes.first().is_some_and(|byte| !fields::is_tchar(*byte) && !matches!(byte, b'\r' | b'\n')) {
+        if !fields::is_tchar(*first) && !matches!(first, b'\r' | b'\n') {
             return Err(BadHead::BadMethod);
         }
         // Most heads arrive whole, and then the tokeniser finds the end as well. Whatever else it says is asked again below,
@@ -180,8 +192,9 @@ impl HeadScan {
         asked: Method,
         limits: HeadLimits,
     ) -> Result<Option<ResponseHead>, BadHead> {
+        let Some(first) = bytes.first() else { return Ok(None) };
         // Whatever speaks first and says something else is not an HTTP server.
-        if bytes.first().is_some_and(|byte| !matches!(byte, b'H' | b'\r' | b'\n')) {
+        if !matches!(first, b'H' | b'\r' | b'\n') {
             return Err(BadHead::BadVersion);
         }
         if self.seen == 0 {
@@ -238,7 +251,7 @@ fn whole_request(bytes: &[u8], limits: HeadLimits) -> Result<Option<RequestHead>
     let (Some(method), Some(aim), Some(minor)) = (tokens.method, tokens.path, tokens.version) else {
         return Err(BadHead::BadVersion);
     };
-    let noted = Noted::among(tokens.headers);
+    let (noted, fields) = lines::read(head, tokens.headers);
 
     let method = match method {
         "POST" => Method::Post,
@@ -280,7 +293,7 @@ fn whole_request(bytes: &[u8], limits: HeadLimits) -> Result<Option<RequestHead>
         expects_continue: expects
             && version == Version::Http11
             && !matches!(framing, Framing::None | Framing::Length(0)),
-        fields: lines::places(head, tokens.headers),
+        fields,
     }))
 }
 
@@ -293,7 +306,7 @@ fn whole_response(bytes: &[u8], asked: Method, limits: HeadLimits) -> Result<Opt
         httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut tokens, bytes, room);
     let head = lines::sound(bytes, parsed, tokens.headers)?;
     let (Some(status), Some(minor)) = (tokens.code, tokens.version) else { return Err(BadHead::BadStatus) };
-    let noted = Noted::among(tokens.headers);
+    let (noted, fields) = lines::read(head, tokens.headers);
 
     match status {
         101 => return Err(BadHead::SwitchedProtocols),
@@ -308,7 +321,7 @@ fn whole_response(bytes: &[u8], asked: Method, limits: HeadLimits) -> Result<Opt
         bytes: head.len(),
         framing,
         keep_alive: noted.connection.keeps(version)? && framing != Framing::UntilClose,
-        fields: lines::places(head, tokens.headers),
+        fields,
     }))
 }
 

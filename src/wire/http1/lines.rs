@@ -7,6 +7,7 @@ use httparse::Header;
 use super::{
     fields::{self, Field, Fields},
     framing::{Connection, Said, Seen},
+    known::Known,
     refused::BadHead,
 };
 use crate::base::{limits::HEAD_FIELDS_CEILING, span::Span};
@@ -26,29 +27,28 @@ pub(super) struct Noted<'a> {
 }
 
 impl<'a> Noted<'a> {
-    pub(super) fn among(headers: &[Header<'a>]) -> Self {
-        let mut noted = Self::default();
-        for Header { name, value } in headers {
-            // The length first: most fields are none of these, and are told apart by it.
-            match name.len() {
-                4 if name.eq_ignore_ascii_case("host") => noted.host.see(value),
-                6 if name.eq_ignore_ascii_case("expect") => noted.expect.see(value),
-                10 if name.eq_ignore_ascii_case("connection") => noted.connection.see(value),
-                14 if name.eq_ignore_ascii_case("content-length") => noted.said.length.see(value),
-                17 if name.eq_ignore_ascii_case("transfer-encoding") => noted.said.coding.see(value),
-                _ => {}
-            }
+    fn note(&mut self, known: Known, value: &'a [u8]) {
+        match known {
+            Known::Host => self.host.see(value),
+            Known::Expect => self.expect.see(value),
+            Known::Connection => self.connection.see(value),
+            Known::ContentLength => self.said.length.see(value),
+            Known::TransferEncoding => self.said.coding.see(value),
+            _ => {}
         }
-        noted
     }
 }
 
-/// The fields as places in `head`.
-pub(super) fn places(head: &[u8], headers: &[Header<'_>]) -> Fields {
-    headers
-        .iter()
-        .map(|header| Field { name: span(head, header.name.as_bytes()), value: span(head, header.value) })
-        .collect()
+/// The fields as places in `head`, and what those of them say that decide.
+pub(super) fn read<'a>(head: &[u8], headers: &[Header<'a>]) -> (Noted<'a>, Fields) {
+    let mut noted = Noted::default();
+    let fields = headers.iter().map(|Header { name, value }| {
+        let known = Known::of(name.as_bytes());
+        noted.note(known, value);
+        Field { name: span(head, name.as_bytes()), value: span(head, value), known }
+    });
+    let fields = fields.collect();
+    (noted, fields)
 }
 
 /// Where `part`, a slice of `head`, lies in it.

@@ -7,6 +7,7 @@ pub mod chunked;
 pub mod fields;
 pub mod framing;
 pub mod head;
+pub mod known;
 mod lines;
 pub mod refused;
 pub mod render;
@@ -25,5 +26,6 @@ pub use framing::Framing;
 pub use head::{
     HeadLimits, HeadScan, Method, RequestHead, ResponseHead, Version, parse_request, parse_response,
 };
+pub use known::Known;
 pub use refused::BadHead;
 pub use render::{HeadWriter, HeaderSafe, LAST_CHUNK, TargetSafe, chunk_head, request_line, status_line};

@@ -5,7 +5,9 @@
 use std::borrow::Cow;
 
 use super::scan::Flaw;
-use crate::base::limits::{JSON_DEPTH_MAX, JSON_KEYS_MAX, MODEL_BYTES_MAX};
+use crate::base::limits::{
+    JSON_DEPTH_MAX, JSON_KEY_BYTES_MAX, JSON_KEYS_MAX, MODEL_BYTES_MAX, STREAM_OPTIONS_BYTES_MAX,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadBody {
@@ -25,6 +27,8 @@ pub enum BadBody {
     NotAnObject,
     /// More than [`JSON_KEYS_MAX`] at the top level.
     TooManyKeys,
+    /// A top-level key longer than [`JSON_KEY_BYTES_MAX`].
+    KeyTooLong,
     /// The same key twice after unescaping; named if the name is short and plain.
     DuplicateKey(Option<Box<str>>),
     /// A routing key in another letter case.
@@ -37,6 +41,8 @@ pub enum BadBody {
     /// A flag that is neither a boolean nor null.
     NotBoolean(&'static str),
     StreamOptionsNotObject,
+    /// Longer than [`STREAM_OPTIONS_BYTES_MAX`].
+    StreamOptionsTooLong,
     /// A count that is neither a non-negative integer in range nor null.
     NotCount(&'static str),
     UserNotString,
@@ -66,6 +72,10 @@ impl BadBody {
             Self::TooManyKeys => {
                 format!("The request body has more than {JSON_KEYS_MAX} top-level keys.").into()
             }
+            Self::KeyTooLong => {
+                format!("The request body has a top-level key of more than {JSON_KEY_BYTES_MAX} bytes.")
+                    .into()
+            }
             Self::DuplicateKey(Some(key)) => format!("The key '{key}' appears more than once.").into(),
             Self::DuplicateKey(None) => "A top-level key appears more than once.".into(),
             Self::KeyCase(name) => {
@@ -82,6 +92,9 @@ impl BadBody {
             }
             Self::NotBoolean(name) => format!("'{name}' must be true or false.").into(),
             Self::StreamOptionsNotObject => "'stream_options' must be an object.".into(),
+            Self::StreamOptionsTooLong => {
+                format!("'stream_options' is longer than {STREAM_OPTIONS_BYTES_MAX} bytes.").into()
+            }
             Self::NotCount(name) => format!("'{name}' must be a non-negative integer.").into(),
             Self::UserNotString => "'user' must be a string.".into(),
         }
@@ -95,7 +108,7 @@ impl BadBody {
                 Some(name)
             }
             Self::ModelMissing | Self::ModelNotString | Self::ModelOdd => Some("model"),
-            Self::StreamOptionsNotObject => Some("stream_options"),
+            Self::StreamOptionsNotObject | Self::StreamOptionsTooLong => Some("stream_options"),
             Self::UserNotString => Some("user"),
             _ => None,
         }
@@ -108,7 +121,7 @@ impl BadBody {
             Self::KeyCase(_) => "ambiguous_key",
             Self::Redirecting(_) => "redirecting_parameter",
             Self::ModelMissing => "missing_required_parameter",
-            Self::ModelOdd => "invalid_value",
+            Self::ModelOdd | Self::StreamOptionsTooLong => "invalid_value",
             Self::NotAnObject
             | Self::ModelNotString
             | Self::NotBoolean(_)
@@ -120,7 +133,8 @@ impl BadBody {
             | Self::InvalidJson { .. }
             | Self::TrailingBytes { .. }
             | Self::TooDeep { .. }
-            | Self::TooManyKeys => "invalid_json",
+            | Self::TooManyKeys
+            | Self::KeyTooLong => "invalid_json",
         }
     }
 }

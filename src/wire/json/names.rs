@@ -47,30 +47,29 @@ const REDIRECTING_PREFIX: &str = "litellm_";
 
 /// The routing key that `key` is, or would be in another letter case.
 pub(crate) fn routing_key(key: &str) -> Option<&'static str> {
-    ROUTING_KEYS.into_iter().find(|name| folds_to(key, name))
+    among(&ROUTING_KEYS, key)
 }
 
 /// The name, as we list it, of the redirecting key that `key` is in any letter case.
 pub(crate) fn redirects(key: &str) -> Option<&'static str> {
-    let prefixed =
-        || key.get(..REDIRECTING_PREFIX.len()).is_some_and(|start| folds_to(start, REDIRECTING_PREFIX));
-    REDIRECTING_KEYS
-        .into_iter()
-        .find(|name| folds_to(key, name))
-        .or_else(|| prefixed().then_some(REDIRECTING_PREFIX))
+    among(&REDIRECTING_KEYS, key).or_else(|| {
+        let start = key.get(..REDIRECTING_PREFIX.len())?;
+        start.eq_ignore_ascii_case(REDIRECTING_PREFIX).then_some(REDIRECTING_PREFIX)
+    })
 }
 
-/// Whether `key` is `name` under simple case folding. Besides ASCII, two letters fold to one: Go knows them.
-fn folds_to(key: &str, name: &str) -> bool {
-    if key.len() == name.len() || key.is_ascii() {
-        return key.eq_ignore_ascii_case(name); // the two letters are longer than those they fold to
+/// The name that `key` is under simple case folding. Besides ASCII, two letters fold to one: Go knows them.
+fn among(names: &[&'static str], key: &str) -> Option<&'static str> {
+    if key.is_ascii() {
+        // The length first: it settles nearly every comparison.
+        return names.iter().copied().find(|name| name.len() == key.len() && name.eq_ignore_ascii_case(key));
     }
     let fold = |letter| match letter {
         'ſ' => 's',
         '\u{212A}' => 'k', // the Kelvin sign
         letter => letter.to_ascii_lowercase(),
     };
-    key.chars().map(fold).eq(name.chars())
+    names.iter().copied().find(|name| key.chars().map(fold).eq(name.chars()))
 }
 
 #[cfg(test)]

@@ -6,11 +6,17 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use smallvec::SmallVec;
-use sonic_rs::{JsonValueTrait, LazyValue, to_object_iter};
+use sonic_rs::to_object_iter;
 
-use super::{BadBody, redirects, routing_key, scan};
+use super::{
+    BadBody, redirects, routing_key,
+    scan::{Member, Scan},
+};
 use crate::{
-    base::{limits::JSON_KEYS_MAX, span::Span},
+    base::{
+        limits::{JSON_KEY_BYTES_MAX, JSON_KEYS_MAX, MODEL_BYTES_MAX, STREAM_OPTIONS_BYTES_MAX},
+        span::Span,
+    },
     wire::model_name::is_model_name,
 };
 
@@ -83,7 +89,14 @@ impl Peek<'_> {
 
 /// Reads the body of a JSON endpoint, which must be one strict object that names a model.
 pub fn peek(body: &[u8]) -> Result<Peek<'_>, BadBody> {
-    let text = scan::document(body)?;
+    let mut scan = Scan::default();
+    scan.feed(body);
+    peek_scanned(body, &scan)
+}
+
+/// [`peek()`] of a body that was scanned as it came, to its end.
+pub fn peek_scanned<'a>(body: &'a [u8], scan: &Scan) -> Result<Peek<'a>, BadBody> {
+    let members = scan.finish(body)?;
     let brace = body.iter().position(|b| !b.is_ascii_whitespace()).filter(|&at| body[at] == b'{');
     let brace = brace.ok_or(BadBody::NotAnObject)? + 1;
 
@@ -96,22 +109,24 @@ pub fn peek(body: &[u8]) -> Result<Peek<'_>, BadBody> {
     let mut user = None;
     let mut stateful = Stateful::default();
 
-    for entry in to_object_iter(text) {
-        // sonic-rs reads a document that the scan has proven; should the two ever disagree, the stricter wins.
-        let (key, value) = entry.map_err(|_| BadBody::InvalidJson { at: 0 })?;
-        let raw = Raw::new(text, &value);
+    for &Member { key, value } in members {
+        if key.len() > JSON_KEY_BYTES_MAX {
+            return Err(BadBody::KeyTooLong);
+        }
+        let key = string(key.of(body)).ok_or_else(|| BadBody::InvalidJson { at: key.range().start })?;
+        let raw = Raw::new(body, value);
         match &*key {
-            "model" => model = Some((raw.model(&value)?, raw.span)),
+            "model" => model = Some((raw.model()?, raw.span)),
             "stream" => stream = raw.flag("stream")?.unwrap_or(false),
-            "stream_options" => stream_options = raw.stream_options(text)?,
+            "stream_options" => stream_options = raw.stream_options()?,
             "max_completion_tokens" => max_completion_tokens = raw.count("max_completion_tokens")?,
             "max_output_tokens" => max_output_tokens = raw.count("max_output_tokens")?,
             "max_tokens" => max_tokens = raw.count("max_tokens")?,
             "n" => n = raw.count("n")?,
-            "user" => user = raw.user(&value)?,
+            "user" => user = raw.user()?,
             "store" => stateful.store = raw.flag("store")?,
             "background" => stateful.background = raw.flag("background")?.unwrap_or(false),
-            "previous_response_id" => stateful.previous_response_id = raw.text != "null",
+            "previous_response_id" => stateful.previous_response_id = raw.text != b"null",
             key => known_spelling(key)?,
         }
         keys.add(key)?;
@@ -120,6 +135,15 @@ pub fn peek(body: &[u8]) -> Result<Peek<'_>, BadBody> {
     let (model, model_value) = model.ok_or(BadBody::ModelMissing)?;
     let max_tokens = max_completion_tokens.or(max_output_tokens).or(max_tokens);
     Ok(Peek { model, model_value, stream, stream_options, max_tokens, n, user, brace, stateful })
+}
+
+/// The string that stands so between its quotes; borrowed if it holds no escape.
+fn string(inner: &[u8]) -> Option<Cow<'_, str>> {
+    let text = std::str::from_utf8(inner).ok()?;
+    if memchr::memchr(b'\\', inner).is_none() {
+        return Some(Cow::Borrowed(text));
+    }
+    sonic_rs::from_str(&[r#"""#, text, r#"""#].concat()).map(Cow::Owned).ok()
 }
 
 /// Refuses a key that is a routing key in another letter case, or that redirects.
@@ -157,79 +181,79 @@ impl<'a> Keys<'a> {
 
 /// A value as it stands in the body.
 struct Raw<'a> {
-    text: &'a str,
+    text: &'a [u8],
     span: Span,
 }
 
 impl<'a> Raw<'a> {
-    /// `value` was walked out of `body`, so its text lies in it.
-    fn new(body: &'a str, value: &LazyValue<'a>) -> Self {
-        let raw = value.as_raw_str();
-        let start = raw.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
-        debug_assert_eq!(
-            body.get(start..start.wrapping_add(raw.len())),
-            Some(raw),
-            "a value lies in its body"
-        );
-        let text = body.get(start..start.wrapping_add(raw.len())).unwrap_or_default();
-        Self { text, span: Span::new(start, start + text.len()) }
+    fn new(body: &'a [u8], span: Span) -> Self {
+        Self { text: span.of(body), span }
     }
 
-    /// The unescaped string, if this is one; borrowed if it holds no escape.
-    fn string(&self, value: &LazyValue<'a>) -> Option<Cow<'a, str>> {
-        let inner = self.text.strip_prefix('"')?.strip_suffix('"')?;
-        if inner.contains('\\') {
-            value.as_str().map(|text| Cow::Owned(text.to_owned()))
-        } else {
-            Some(Cow::Borrowed(inner))
-        }
+    /// What is between the quotes, if this is a string.
+    fn inner(&self) -> Option<&'a [u8]> {
+        self.text.strip_prefix(b"\"")?.strip_suffix(b"\"")
     }
 
-    fn model(&self, value: &LazyValue<'a>) -> Result<Cow<'a, str>, BadBody> {
-        let name = self.string(value).ok_or(BadBody::ModelNotString)?;
-        if is_model_name(name.as_bytes()) { Ok(name) } else { Err(BadBody::ModelOdd) }
+    fn model(&self) -> Result<Cow<'a, str>, BadBody> {
+        let inner = self.inner().ok_or(BadBody::ModelNotString)?;
+        // Longer than any name is, even if each letter were escaped: not worth unescaping.
+        let name =
+            Some(inner).filter(|inner| inner.len() <= MODEL_BYTES_MAX * r"\u0000".len()).and_then(string);
+        name.filter(|name| is_model_name(name.as_bytes())).ok_or(BadBody::ModelOdd)
     }
 
-    fn user(&self, value: &LazyValue<'a>) -> Result<Option<Cow<'a, str>>, BadBody> {
+    fn user(&self) -> Result<Option<Cow<'a, str>>, BadBody> {
         match self.text {
-            "null" => Ok(None),
-            _ => self.string(value).map(Some).ok_or(BadBody::UserNotString),
+            b"null" => Ok(None),
+            _ => self.inner().and_then(string).map(Some).ok_or(BadBody::UserNotString),
         }
     }
 
     fn flag(&self, name: &'static str) -> Result<Option<bool>, BadBody> {
         match self.text {
-            "true" => Ok(Some(true)),
-            "false" => Ok(Some(false)),
-            "null" => Ok(None),
+            b"true" => Ok(Some(true)),
+            b"false" => Ok(Some(false)),
+            b"null" => Ok(None),
             _ => Err(BadBody::NotBoolean(name)),
         }
     }
 
     /// Digits only: `1.0` and `1e0` are integers to some parsers and not to others.
     fn count<T: std::str::FromStr>(&self, name: &'static str) -> Result<Option<T>, BadBody> {
-        if self.text == "null" {
+        if self.text == b"null" {
             return Ok(None);
         }
-        let digits = !self.text.is_empty() && self.text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| self.text.parse().ok()).flatten().map(Some).ok_or(BadBody::NotCount(name))
+        let digits =
+            std::str::from_utf8(self.text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        digits.and_then(|digits| digits.parse().ok()).map(Some).ok_or(BadBody::NotCount(name))
     }
 
-    fn stream_options(&self, body: &'a str) -> Result<StreamOptions, BadBody> {
-        if self.text == "null" {
+    fn stream_options(&self) -> Result<StreamOptions, BadBody> {
+        if self.text == b"null" {
             return Ok(StreamOptions::Null(self.span));
         }
-        if !self.text.starts_with('{') {
+        if !self.text.starts_with(b"{") {
             return Err(BadBody::StreamOptionsNotObject);
         }
+        if self.text.len() > STREAM_OPTIONS_BYTES_MAX {
+            return Err(BadBody::StreamOptionsTooLong);
+        }
+        // sonic-rs reads an object that the scan has proven; should the two ever disagree, the stricter wins.
+        let at = self.span.range().start;
+        let text = std::str::from_utf8(self.text).map_err(|_| BadBody::InvalidJson { at })?;
         let mut keys = Keys::default();
         let mut include_usage = None;
         let mut empty = true;
-        for entry in to_object_iter(self.text) {
-            let (key, value) = entry.map_err(|_| BadBody::InvalidJson { at: self.span.range().start })?;
+        for entry in to_object_iter(text) {
+            let (key, value) = entry.map_err(|_| BadBody::InvalidJson { at })?;
             empty = false;
             if key == "include_usage" {
-                let raw = Raw::new(body, &value);
+                let value = value.as_raw_str();
+                let start = value.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
+                debug_assert!(text[start..].starts_with(value), "a value lies in its object");
+                let raw =
+                    Raw { text: value.as_bytes(), span: Span::new(start, start + value.len()).behind(at) };
                 let asked = raw.flag("stream_options.include_usage")?.unwrap_or(false);
                 include_usage = Some(IncludeUsage { asked, value: raw.span });
             } else if routing_key(&key) == Some("include_usage") {
@@ -456,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_keys_are_told_apart_and_more_are_bounded() {
+    fn four_thousand_keys_are_told_apart_and_more_are_bounded() {
         let body = |keys: usize, last: &str| {
             let mut body = String::from(r#"{"model":"m""#);
             for key in 0..keys {
@@ -464,12 +488,28 @@ mod tests {
             }
             body + last + "}"
         };
-        check(&body(100_000, ""), |p| p.model == "m");
+        check(&body(JSON_KEYS_MAX - 1, ""), |p| p.model == "m");
         for (keys, again) in [(1, "k0"), (15, "k3"), (16, "k3"), (17, "k16"), (40, "k3")] {
             refuse(body(keys, &format!(r#","{again}":0"#)), BadBody::DuplicateKey(Some(again.into())));
         }
-        refuse(body(100_000, r#","\u006b99999":0"#), BadBody::DuplicateKey(Some("k99999".into())));
+        refuse(body(4_000, r#","\u006b3999":0"#), BadBody::DuplicateKey(Some("k3999".into())));
         refuse(body(JSON_KEYS_MAX, ""), BadBody::TooManyKeys);
+        refuse(body(JSON_KEYS_MAX + 100, r#","k7":0"#), BadBody::TooManyKeys);
+    }
+
+    #[test]
+    fn what_is_read_in_one_go_is_short() {
+        let key = |bytes: usize| format!(r#"{{"{}":0,"model":"m"}}"#, "k".repeat(bytes));
+        check(&key(JSON_KEY_BYTES_MAX), |p| p.model == "m");
+        refuse(key(JSON_KEY_BYTES_MAX + 1), BadBody::KeyTooLong);
+        let options = |bytes: usize| {
+            format!(
+                r#"{{"stream_options":{{"x":"{}"}},"model":"m"}}"#,
+                "x".repeat(bytes - r#"{"x":""}"#.len())
+            )
+        };
+        check(&options(STREAM_OPTIONS_BYTES_MAX), |p| p.model == "m");
+        refuse(options(STREAM_OPTIONS_BYTES_MAX + 1), BadBody::StreamOptionsTooLong);
     }
 
     #[test]

@@ -1,9 +1,16 @@
 //! Proves that bytes are exactly one strict JSON document (RFC 8259) of bounded depth, before anything else reads them.
 //!
-//! Iterative and without allocation: nesting is one bit a level in a `u128`, so no input can overflow the stack. Linear:
-//! no byte is looked at more than a fixed number of times, and numbers are checked for syntax, never converted.
+//! Iterative: nesting is one bit a level in a `u128`, so no input can overflow the stack. Linear: no byte is looked at more
+//! than a fixed number of times, and numbers are checked for syntax, never converted. Resumable: [`Scan`] judges a body
+//! read by read, so that the last read of a long one is as cheap as the first.
 
-use crate::base::limits::JSON_DEPTH_MAX;
+use smallvec::SmallVec;
+
+use super::text::{self, Read};
+use crate::base::{
+    limits::{JSON_DEPTH_MAX, JSON_KEYS_MAX},
+    span::Span,
+};
 
 /// Why bytes are not one strict document; `at` is the offset of the first byte that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +35,7 @@ pub enum Flaw {
 
 /// The text of `bytes`, if that is exactly one JSON document with nothing but white space around it.
 pub fn document(bytes: &[u8]) -> Result<&str, Flaw> {
-    if bytes.starts_with(b"\xEF\xBB\xBF") {
+    if bytes.starts_with(MARK) {
         return Err(Flaw::ByteOrderMark);
     }
     let text = simdutf8::compat::from_utf8(bytes).map_err(|e| Flaw::Utf8 { at: e.valid_up_to() })?;
@@ -40,64 +47,272 @@ pub fn document(bytes: &[u8]) -> Result<&str, Flaw> {
 }
 
 /// The end of the one value that starts at or after `at` (white space is skipped). Does not look at UTF-8.
-pub fn value(bytes: &[u8], mut at: usize) -> Result<usize, Flaw> {
-    let mut open = Nesting::default();
-    loop {
-        at = space(bytes, at);
-        match bytes.get(at) {
-            Some(b'"') => at = string(bytes, at + 1)?,
-            Some(b'{') => {
-                open.push(true, at)?;
-                at = space(bytes, at + 1);
-                if bytes.get(at) != Some(&b'}') {
-                    at = key(bytes, at)?;
-                    continue;
-                }
-                open.pop();
-                at += 1;
-            }
-            Some(b'[') => {
-                open.push(false, at)?;
-                at = space(bytes, at + 1);
-                if bytes.get(at) != Some(&b']') {
-                    continue;
-                }
-                open.pop();
-                at += 1;
-            }
-            Some(b'-' | b'0'..=b'9') => at = number(bytes, at)?,
-            Some(b't') => at = literal(bytes, at, b"true")?,
-            Some(b'f') => at = literal(bytes, at, b"false")?,
-            Some(b'n') => at = literal(bytes, at, b"null")?,
-            _ => return Err(Flaw::Syntax { at }),
+pub fn value(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
+    let mut walk = Walk { at, ..Walk::default() };
+    walk.on(bytes, |_| {})?;
+    walk.ended()
+}
+
+/// The judgement of [`document`] over a body that is still coming: each read is looked at once, when it is there.
+///
+/// However the bytes are cut, the end is the same. It also notes where the members of the top level lie, so that nobody has
+/// to walk the body again to find them.
+#[derive(Debug, Default)]
+pub struct Scan {
+    walk: Walk,
+    /// Bytes before this are UTF-8. Looked at even when there is a flaw already: this one is told before others.
+    utf8: usize,
+    /// Nothing after it is walked.
+    flaw: Option<Flaw>,
+    members: Members,
+}
+
+impl Scan {
+    /// Looks at what `bytes`, the body so far, holds beyond what was seen before.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        // What is not UTF-8, or not all there, stays where it is looked at again.
+        self.utf8 += match simdutf8::compat::from_utf8(bytes.get(self.utf8..).unwrap_or_default()) {
+            Ok(text) => text.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        if self.flaw.is_none() {
+            let Self { walk, members, .. } = self;
+            self.flaw = walk.on(bytes, |member| members.add(member)).and_then(|()| walk.only(bytes)).err();
         }
-        // A value has ended: close what ends with it, until another value is due.
-        loop {
-            if open.depth == 0 {
-                return Ok(at);
-            }
-            at = space(bytes, at);
-            match (bytes.get(at), open.in_object()) {
-                (Some(b','), true) => {
-                    at = key(bytes, space(bytes, at + 1))?;
-                    break;
-                }
-                (Some(b','), false) => {
-                    at += 1;
-                    break;
-                }
-                (Some(b'}'), true) | (Some(b']'), false) => {
-                    open.pop();
-                    at += 1;
-                }
-                _ => return Err(Flaw::Syntax { at }),
-            }
+    }
+
+    /// The members of the top level, if `bytes`, all of the body, are one document and that is an object. An array and a
+    /// scalar have none.
+    pub fn finish(&self, bytes: &[u8]) -> Result<&[Member], Flaw> {
+        if bytes.starts_with(MARK) {
+            return Err(Flaw::ByteOrderMark);
+        }
+        if self.utf8 < bytes.len() {
+            return Err(Flaw::Utf8 { at: self.utf8 });
+        }
+        self.flaw.map_or_else(|| self.walk.ended().map(drop), Err)?;
+        Ok(&self.members.0)
+    }
+}
+
+/// A key of the top level and its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Between the quotes.
+    pub key: Span,
+    pub value: Span,
+}
+
+/// In their order; one more than may be, so that it is seen that there are too many.
+#[derive(Debug, Default)]
+struct Members(SmallVec<[Member; 16]>);
+
+impl Members {
+    fn add(&mut self, member: Member) {
+        if self.0.len() <= JSON_KEYS_MAX {
+            self.0.push(member);
         }
     }
 }
 
+const MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// A walk over one value that can stop wherever the bytes do, and go on when there are more.
+#[derive(Debug, Default)]
+struct Walk {
+    /// Bytes before this are in order and never looked at again.
+    at: usize,
+    due: Due,
+    open: Nesting,
+    /// Where the top level's latest value began, or its key while that is read.
+    from: usize,
+    /// The top level's latest key.
+    key: Span,
+}
+
+/// What must come next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Due {
+    #[default]
+    Value,
+    /// A value or `]`.
+    Item,
+    Key,
+    /// A key or `}`.
+    Member,
+    Colon,
+    /// A comma or a closing bracket.
+    Comma,
+    /// The rest of a string that is a key.
+    KeyText,
+    /// The rest of a string that is a value.
+    Text,
+    /// The rest of a number.
+    Number(Part),
+    /// No more: the value has ended.
+    Nothing,
+}
+
+impl Walk {
+    /// Walks as far as `bytes` go, or to the end of the value; tells the members of the top level as their values end.
+    fn on(&mut self, bytes: &[u8], mut member: impl FnMut(Member)) -> Result<(), Flaw> {
+        let (mut at, mut due) = (self.at, self.due);
+        // What is begun and not all there stays due where it begins.
+        macro_rules! stop {
+            () => {{
+                (self.at, self.due) = (at, due);
+                return Ok(());
+            }};
+        }
+        // In the order in which things come, so that the usual next is the next line.
+        'values: loop {
+            let mut ended = true;
+            'value: {
+                if let Due::Key | Due::Member = due {
+                    at = space(bytes, at);
+                    match bytes.get(at) {
+                        Some(b'"') => (at, due) = (at + 1, Due::KeyText),
+                        Some(b'}') if due == Due::Member => {
+                            self.open.pop();
+                            at += 1;
+                            break 'value;
+                        }
+                        Some(_) => return Err(Flaw::Syntax { at }),
+                        None => stop!(),
+                    }
+                    if self.open.depth == 1 {
+                        self.from = at;
+                    }
+                }
+                if due == Due::KeyText {
+                    match text::read(bytes, at)? {
+                        Read::Ended(end) => (at, due) = (end, Due::Colon),
+                        Read::More(end) => {
+                            at = end;
+                            stop!()
+                        }
+                    }
+                    if self.open.depth == 1 {
+                        self.key = Span::new(self.from, at - 1);
+                    }
+                }
+                if due == Due::Colon {
+                    at = space(bytes, at);
+                    match bytes.get(at) {
+                        Some(b':') => (at, due) = (at + 1, Due::Value),
+                        Some(_) => return Err(Flaw::Syntax { at }),
+                        None => stop!(),
+                    }
+                }
+                if let Due::Value | Due::Item = due {
+                    at = space(bytes, at);
+                    if self.open.depth == 1 {
+                        self.from = at;
+                    }
+                    match bytes.get(at) {
+                        Some(b'"') => (at, due) = (at + 1, Due::Text),
+                        Some(b'{') => {
+                            self.open.push(true, at)?;
+                            (at, due) = (at + 1, Due::Member);
+                            continue 'values;
+                        }
+                        Some(b'[') => {
+                            self.open.push(false, at)?;
+                            (at, due) = (at + 1, Due::Item);
+                            continue 'values;
+                        }
+                        Some(b']') if due == Due::Item => {
+                            self.open.pop();
+                            at += 1;
+                            break 'value;
+                        }
+                        Some(b'-') => (at, due) = (at + 1, Due::Number(Part::Sign)),
+                        Some(b'0'..=b'9') => due = Due::Number(Part::Sign),
+                        Some(&first @ (b't' | b'f' | b'n')) => {
+                            let Some(end) = literal(bytes, at, first)? else { stop!() };
+                            at = end;
+                            break 'value;
+                        }
+                        Some(_) => return Err(Flaw::Syntax { at }),
+                        None => stop!(),
+                    }
+                }
+                match due {
+                    Due::Text => match text::read(bytes, at)? {
+                        Read::Ended(end) => at = end,
+                        Read::More(end) => {
+                            at = end;
+                            stop!()
+                        }
+                    },
+                    Due::Number(part) => {
+                        let (end, part) = number(bytes, at, part)?;
+                        at = end;
+                        if at == bytes.len() {
+                            due = Due::Number(part);
+                            stop!()
+                        }
+                    }
+                    Due::Comma => ended = false,
+                    _ => stop!(),
+                }
+            }
+            // A value has ended: close what ends with it, until another is due.
+            loop {
+                if ended {
+                    due = Due::Comma;
+                    match self.open.depth {
+                        0 => {
+                            due = Due::Nothing;
+                            stop!()
+                        }
+                        1 if self.open.in_object() => {
+                            member(Member { key: self.key, value: Span::new(self.from, at) });
+                        }
+                        _ => {}
+                    }
+                }
+                at = space(bytes, at);
+                match (bytes.get(at), self.open.in_object()) {
+                    (Some(b','), in_object) => {
+                        (at, due) = (at + 1, if in_object { Due::Key } else { Due::Value });
+                        break;
+                    }
+                    (Some(b'}'), true) | (Some(b']'), false) => {
+                        self.open.pop();
+                        at += 1;
+                        ended = true;
+                    }
+                    (Some(_), _) => return Err(Flaw::Syntax { at }),
+                    (None, _) => stop!(),
+                }
+            }
+        }
+    }
+
+    /// Where the value ends, if it has: a number may end with the bytes.
+    fn ended(&self) -> Result<usize, Flaw> {
+        match self.due {
+            Due::Nothing => Ok(self.at),
+            Due::Number(part) if self.open.depth == 0 && part.is_whole() => Ok(self.at),
+            _ => Err(Flaw::Syntax { at: self.at }),
+        }
+    }
+
+    /// Refuses what follows the value.
+    fn only(&mut self, bytes: &[u8]) -> Result<(), Flaw> {
+        if self.due == Due::Nothing {
+            self.at = space(bytes, self.at);
+            if self.at < bytes.len() {
+                return Err(Flaw::Trailing { at: self.at });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Which of the open brackets are braces: the innermost is bit 0.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Nesting {
     braces: u128,
     depth: usize,
@@ -132,134 +347,69 @@ fn space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// From a key's opening quote to just after its colon.
-fn key(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
-    if bytes.get(at) != Some(&b'"') {
-        return Err(Flaw::Syntax { at });
-    }
-    let at = space(bytes, string(bytes, at + 1)?);
-    if bytes.get(at) != Some(&b':') {
-        return Err(Flaw::Syntax { at });
-    }
-    Ok(at + 1)
+/// How far into a number the bytes went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// At its beginning or behind its minus: a digit is due.
+    Sign,
+    /// Behind the zero that is all of its integer.
+    Zero,
+    Integer,
+    /// Behind the point: a digit is due.
+    Point,
+    Fraction,
+    /// Behind the `e`: a sign or a digit is due.
+    Exponent,
+    /// Behind the exponent's sign: a digit is due.
+    ExponentSign,
+    ExponentDigits,
 }
 
-/// From just after the opening quote to just after the closing one.
-fn string(bytes: &[u8], mut at: usize) -> Result<usize, Flaw> {
+impl Part {
+    /// May the number end here?
+    fn is_whole(self) -> bool {
+        matches!(self, Self::Zero | Self::Integer | Self::Fraction | Self::ExponentDigits)
+    }
+}
+
+/// To the end of a number or of the bytes.
+fn number(bytes: &[u8], mut at: usize, mut part: Part) -> Result<(usize, Part), Flaw> {
     loop {
-        at = plain(bytes, at);
-        match bytes.get(at) {
-            Some(b'"') => return Ok(at + 1),
-            Some(b'\\') => at = escape(bytes, at)?,
+        let Some(&byte) = bytes.get(at) else { return Ok((at, part)) };
+        part = match (part, byte) {
+            (Part::Sign, b'0') => Part::Zero,
+            (Part::Sign, b'1'..=b'9') => Part::Integer,
+            (Part::Zero | Part::Integer, b'.') => Part::Point,
+            (Part::Point, b'0'..=b'9') => Part::Fraction,
+            (Part::Zero | Part::Integer | Part::Fraction, b'e' | b'E') => Part::Exponent,
+            (Part::Exponent, b'+' | b'-') => Part::ExponentSign,
+            (Part::Exponent | Part::ExponentSign, b'0'..=b'9') => Part::ExponentDigits,
+            (Part::Integer | Part::Fraction | Part::ExponentDigits, b'0'..=b'9') => part,
+            _ if part.is_whole() => return Ok((at, part)),
             _ => return Err(Flaw::Syntax { at }),
-        }
-    }
-}
-
-fn escape(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
-    match bytes.get(at + 1) {
-        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
-        Some(b'u') => match unit(bytes, at)? {
-            // A surrogate counts only as half of a pair: parsers disagree on what a lone one means.
-            0xD800..=0xDBFF => match unit(bytes, at + 6) {
-                Ok(0xDC00..=0xDFFF) => Ok(at + 12),
-                _ => Err(Flaw::Syntax { at }),
-            },
-            0xDC00..=0xDFFF => Err(Flaw::Syntax { at }),
-            _ => Ok(at + 6),
-        },
-        _ => Err(Flaw::Syntax { at }),
-    }
-}
-
-/// The UTF-16 unit of the `\uXXXX` at `at`.
-fn unit(bytes: &[u8], at: usize) -> Result<u32, Flaw> {
-    let Some([b'\\', b'u', digits @ ..]) = bytes.get(at..at + 6) else {
-        return Err(Flaw::Syntax { at });
-    };
-    digits.iter().try_fold(0, |unit, &digit| {
-        char::from(digit).to_digit(16).map(|value| unit << 4 | value).ok_or(Flaw::Syntax { at })
-    })
-}
-
-fn number(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
-    let mut at = at + usize::from(bytes.get(at) == Some(&b'-'));
-    at = match bytes.get(at) {
-        Some(b'0') => at + 1,
-        _ => digits(bytes, at)?,
-    };
-    if bytes.get(at) == Some(&b'.') {
-        at = digits(bytes, at + 1)?;
-    }
-    if let Some(b'e' | b'E') = bytes.get(at) {
-        at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
-        at = digits(bytes, at)?;
-    }
-    Ok(at)
-}
-
-/// At least one digit.
-fn digits(bytes: &[u8], from: usize) -> Result<usize, Flaw> {
-    let mut at = from;
-    while let Some(b'0'..=b'9') = bytes.get(at) {
+        };
         at += 1;
+        if let Part::Integer | Part::Fraction | Part::ExponentDigits = part {
+            while let Some(b'0'..=b'9') = bytes.get(at) {
+                at += 1;
+            }
+        }
     }
-    if at == from { Err(Flaw::Syntax { at }) } else { Ok(at) }
 }
 
-fn literal(bytes: &[u8], at: usize, word: &[u8]) -> Result<usize, Flaw> {
-    match bytes.get(at..at + word.len()) {
-        Some(found) if found == word => Ok(at + word.len()),
+/// The end of the literal that starts with `first`; `None` if it is not all there.
+fn literal(bytes: &[u8], at: usize, first: u8) -> Result<Option<usize>, Flaw> {
+    let word: &[u8] = match first {
+        b't' => b"true",
+        b'f' => b"false",
+        _ => b"null",
+    };
+    let rest = &bytes[at..];
+    match rest.get(..word.len()) {
+        Some(found) if found == word => Ok(Some(at + word.len())),
+        None if word.starts_with(rest) => Ok(None),
         _ => Err(Flaw::Syntax { at }),
     }
-}
-
-const WORD: usize = size_of::<u64>();
-/// Bytes looked at together in a long string: the compiler turns the block's loop into vector compares.
-const BLOCK: usize = 64;
-/// Words tried before blocks: most keys and short values end within them.
-const WORDS_FIRST: usize = 4;
-
-/// The first offset from `at` on that holds a quote, a backslash or a control byte, or the end.
-fn plain(bytes: &[u8], at: usize) -> usize {
-    let mut rest = bytes.get(at..).unwrap_or_default();
-    for _ in 0..WORDS_FIRST {
-        let Some((word, after)) = rest.split_first_chunk::<WORD>() else { break };
-        if let Some(offset) = special(word) {
-            return bytes.len() - rest.len() + offset;
-        }
-        rest = after;
-    }
-    while let Some((block, after)) = rest.split_first_chunk::<BLOCK>() {
-        if any_special(block) {
-            break;
-        }
-        rest = after;
-    }
-    while let Some((word, after)) = rest.split_first_chunk::<WORD>() {
-        if let Some(offset) = special(word) {
-            return bytes.len() - rest.len() + offset;
-        }
-        rest = after;
-    }
-    let tail = rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len());
-    bytes.len() - rest.len() + tail
-}
-
-fn any_special(block: &[u8; BLOCK]) -> bool {
-    block.iter().fold(false, |found, &b| found | (b == b'"') | (b == b'\\') | (b < 0x20))
-}
-
-/// The offset of a word's first special byte. Each test sets the high bit of bytes that pass; a borrow may also set it
-/// in bytes *above* the first that passes, never below, and the lowest is the one taken.
-fn special(word: &[u8; WORD]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([0x01; WORD]);
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; WORD]);
-    let word = u64::from_le_bytes(*word);
-    let below = |bytes: u64, bound: u8| bytes.wrapping_sub(ONES * u64::from(bound)) & !bytes & HIGHS;
-    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    let found = below(word, 0x20) | is(b'"') | is(b'\\');
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 /// A document ends where [`value`] says, and the scan of its own bytes says the same.
@@ -271,6 +421,20 @@ pub fn fuzz_scan(data: &[u8]) {
     }
     if let Ok(text) = document(data) {
         assert_eq!(text.as_bytes(), data);
+    }
+    let whole = document(data).map(drop);
+    let (first, half) = (data.first().map_or(1, |&b| usize::from(b)), data.len() / 2);
+    for cuts in [&[][..], &[half], &[half, half + 1], &[half.min(first % 7), half]] {
+        let mut scan = Scan::default();
+        for &cut in cuts {
+            scan.feed(&data[..cut.min(data.len())]);
+        }
+        scan.feed(data);
+        let members = scan.finish(data);
+        assert_eq!(members.map(drop), whole);
+        for member in members.unwrap_or_default() {
+            assert_eq!(value(data, member.value.range().start), Ok(member.value.range().end));
+        }
     }
 }
 
@@ -448,6 +612,66 @@ mod tests {
         accepts(whole);
         for cut in 0..whole.len() {
             assert!(document(&whole[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    type Shown<'a> = Vec<(&'a [u8], &'a [u8])>;
+
+    /// The keys and values of the top level, or the flaw, of a body that comes in these pieces.
+    fn piecewise<'a>(body: &'a [u8], cuts: &[usize]) -> Result<Shown<'a>, Flaw> {
+        let mut scan = Scan::default();
+        for &cut in cuts.iter().chain([&body.len()]) {
+            scan.feed(&body[..cut]);
+        }
+        let shown = |member: &Member| (member.key.of(body), member.value.of(body));
+        scan.finish(body).map(|members| members.iter().map(shown).collect())
+    }
+
+    #[test]
+    fn the_members_of_the_top_level_are_noted() {
+        let body = br#" { "a" : [1,{"a":2}] ,"\u0062":-1.5e3, "c":"x\"}", "d":{} , "" : null,"e":0 } "#;
+        let expect: [(&[u8], &[u8]); 6] = [
+            (b"a", br#"[1,{"a":2}]"#),
+            (br"\u0062", b"-1.5e3"),
+            (b"c", br#""x\"}""#),
+            (b"d", b"{}"),
+            (b"", b"null"),
+            (b"e", b"0"),
+        ];
+        assert_eq!(piecewise(body, &[]), Ok(expect.to_vec()));
+        for none in ["{}", "[]", r#"[{"a":1},2]"#, "1", r#""a""#] {
+            assert_eq!(piecewise(none.as_bytes(), &[]), Ok(Vec::new()), "{none}");
+        }
+    }
+
+    #[test]
+    fn cut_anywhere_the_judgement_and_the_members_are_the_same() {
+        let dense = format!(r#"{{"a":"{}","b":1}}"#, r#"\n\"\u00e9x\ud83d\ude00"#.repeat(8));
+        for body in [
+            r#" { "a" : [1.5e-7, "x\u00e9\ud83d\ude00é😀", true, null], "b":{"c":false},"d":-0 } "#,
+            &dense,
+            "-12.5E+3",
+            "tru",
+            "truf",
+            r#"{"a":1}x"#,
+            r#"{"a":1,}"#,
+            r#"{"a":"\ud83d\u0041"}"#,
+            r#"{"a":"\u12"}"#,
+            "{\"a\":\"\u{1}\"}",
+            "1.e5",
+            "[1,",
+            "\u{FEFF}{}",
+        ] {
+            let body = body.as_bytes();
+            for damaged in [body.to_vec(), [body, b"\xFF"].concat(), [body, b"\xE2\x82"].concat()] {
+                let whole = piecewise(&damaged, &[]);
+                assert_eq!(whole.as_ref().err(), document(&damaged).as_ref().err());
+                for cut in 0..=damaged.len() {
+                    assert_eq!(piecewise(&damaged, &[cut]), whole, "cut at {cut}");
+                    assert_eq!(piecewise(&damaged, &[cut / 2, cut]), whole, "cut at {} and {cut}", cut / 2);
+                }
+                assert_eq!(piecewise(&damaged, &(0..damaged.len()).collect::<Vec<_>>()), whole);
+            }
         }
     }
 

@@ -3,9 +3,6 @@
 //! Tolerant of names and places, since nothing is decided by it; but an upstream is not trusted: whatever it sends passes
 //! the strict scan before sonic-rs walks it.
 
-use std::sync::LazyLock;
-
-use memchr::memmem;
 use sonic_rs::to_array_iter;
 
 use super::scan;
@@ -45,13 +42,12 @@ pub fn from_tail(tail: &[u8]) -> Option<Usage> {
 
 /// The last usage object anywhere in a JSON answer, or in a part of it. What lies around it is not read.
 pub fn last(tail: &[u8]) -> Option<Usage> {
-    // The needle never matches inside a string: there, its quotes are escaped.
-    static NEEDLE: LazyLock<memmem::FinderRev<'static>> =
-        LazyLock::new(|| memmem::FinderRev::new(b"\"usage\""));
-    NEEDLE.rfind_iter(tail).take(USAGE_TRIES_MAX).find_map(|at| {
-        let after = tail.get(at + NEEDLE.needle().len()..)?.trim_ascii_start().strip_prefix(b":")?;
-        read(after)
-    })
+    // The name never matches inside a string: there, its quotes are escaped. From the end bytes are found faster than
+    // words, so it is sought by its rarest letter.
+    memchr::memrchr_iter(b'g', tail)
+        .filter_map(|g| tail.get(g.checked_sub(4)?..)?.strip_prefix(b"\"usage\""))
+        .take(USAGE_TRIES_MAX)
+        .find_map(|after| read(after.trim_ascii_start().strip_prefix(b":")?))
 }
 
 /// The usage member of an object.
@@ -115,10 +111,13 @@ impl<'a> Reader<'a> {
 
     /// The next byte that is not white space; it is not passed.
     fn peek(&mut self) -> Option<u8> {
-        while self.bytes.get(self.at)?.is_ascii_whitespace() {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            if !byte.is_ascii_whitespace() {
+                return Some(byte);
+            }
             self.at += 1;
         }
-        self.bytes.get(self.at).copied()
     }
 
     /// Enters an object, if one begins here.
@@ -168,7 +167,7 @@ impl<'a> Reader<'a> {
         }
         let start = self.at;
         self.skip()?;
-        Some(std::str::from_utf8(self.bytes.get(start..self.at)?).ok().and_then(|digits| digits.parse().ok()))
+        Some(decimal(self.bytes.get(start..self.at)?))
     }
 
     /// Passes over a value.
@@ -184,6 +183,14 @@ impl<'a> Reader<'a> {
         }
         Some(())
     }
+}
+
+/// Digits and nothing else, as a number that has room for them.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// The raw values of the named members of `object`, which has passed the scan; `null` is as good as absent, and of

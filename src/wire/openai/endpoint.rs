@@ -126,6 +126,11 @@ impl Endpoint {
         )
     }
 
+    /// Does it answer with tokens that `max_tokens` bounds?
+    pub const fn generates_text(self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::Completions | Self::Responses)
+    }
+
     /// May `stream_options.include_usage` be spliced in? The others report usage without being asked, or know no such
     /// member and would refuse it.
     pub const fn takes_stream_options(self) -> bool {

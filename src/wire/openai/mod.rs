@@ -2,5 +2,6 @@
 
 pub mod endpoint;
 pub mod models;
+pub mod rate_headers;
 pub mod refusal;
 pub mod stream;

@@ -10,10 +10,13 @@ pub struct ModelList {
     by_id: HashMap<Box<str>, Range<usize>>,
 }
 
+const HEAD: &[u8] = br#"{"object":"list","data":["#;
+const TAIL: &[u8] = b"]}";
+
 impl ModelList {
     /// A list of objects of the OpenAI API, each with its id (`{provider}/{model}`) and its JSON.
     pub fn new(models: impl IntoIterator<Item = (Box<str>, String)>) -> Self {
-        let mut body = br#"{"object":"list","data":["#.to_vec();
+        let mut body = HEAD.to_vec();
         let mut by_id = HashMap::new();
         for (id, json) in models {
             if !by_id.is_empty() {
@@ -23,7 +26,7 @@ impl ModelList {
             body.extend_from_slice(json.as_bytes());
             by_id.insert(id, start..body.len());
         }
-        body.extend_from_slice(b"]}");
+        body.extend_from_slice(TAIL);
         Self { body: body.into(), by_id }
     }
 
@@ -35,6 +38,22 @@ impl ModelList {
     /// The body that shows one model.
     pub fn of(&self, id: &str) -> Option<&[u8]> {
         self.body.get(self.by_id.get(id)?.clone())
+    }
+
+    /// The body that lists the models whose id `sees` allows.
+    pub fn only(&self, sees: impl Fn(&str) -> bool) -> Vec<u8> {
+        let mut seen: Vec<_> =
+            self.by_id.iter().filter(|(id, _)| sees(id)).map(|(_, at)| at.clone()).collect();
+        seen.sort_unstable_by_key(|at| at.start);
+        let mut body = HEAD.to_vec();
+        for (index, at) in seen.into_iter().enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            body.extend_from_slice(self.body.get(at).unwrap_or_default());
+        }
+        body.extend_from_slice(TAIL);
+        body
     }
 
     pub fn len(&self) -> usize {
@@ -57,6 +76,9 @@ mod tests {
         assert_eq!(list.of("a/1"), Some(&br#"{"id":"a/1"}"#[..]));
         assert_eq!(list.of("b/2"), Some(&b"{}"[..]));
         assert_eq!((list.of("c"), list.len()), (None, 2));
+        assert_eq!(list.only(|id| id == "b/2"), br#"{"object":"list","data":[{}]}"#);
+        assert_eq!(list.only(|_| true), list.body());
+        assert_eq!(list.only(|_| false), br#"{"object":"list","data":[]}"#);
         assert_eq!(ModelList::new([]).body(), br#"{"object":"list","data":[]}"#);
     }
 }

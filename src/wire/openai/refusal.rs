@@ -58,6 +58,7 @@ pub enum Refusal {
     MissingKey,
     InvalidKey,
     AddressNotAllowed,
+    EndpointNotAllowed,
     ModelNotAllowed {
         model: Box<str>,
     },
@@ -73,6 +74,8 @@ pub enum Refusal {
     OverBudget,
 
     // We can't now.
+    /// Who may call is not known: nobody may, until it is.
+    CallersUnknown,
     Overloaded {
         retry_after_ms: u64,
     },
@@ -155,7 +158,8 @@ impl Refusal {
             Self::BadBody { code, .. } => (400, BAD, *code),
             Self::MissingBody => (400, BAD, "missing_body"),
             Self::MissingKey | Self::InvalidKey => (401, BAD, "invalid_api_key"),
-            Self::AddressNotAllowed => (401, BAD, "ip_not_authorized"),
+            Self::AddressNotAllowed => (403, BAD, "ip_not_allowed"),
+            Self::EndpointNotAllowed => (403, BAD, "endpoint_not_allowed"),
             Self::ModelNotAllowed { .. } => (403, BAD, "model_not_allowed"),
             Self::UnknownPath { .. } => (404, BAD, "unknown_url"),
             Self::UnknownModel { .. } => (404, BAD, "model_not_found"),
@@ -166,7 +170,7 @@ impl Refusal {
             Self::WrongContentEncoding => (415, BAD, "unsupported_content_encoding"),
             Self::ExpectationFailed => (417, BAD, "expectation_failed"),
             Self::RateLimited { .. } => (429, "rate_limit_error", "rate_limit_exceeded"),
-            Self::OverBudget => (429, "insufficient_quota", "budget_exceeded"),
+            Self::OverBudget => (429, "insufficient_quota", "insufficient_quota"),
             Self::HeadTooLarge { .. } | Self::TooManyFields { .. } => (431, BAD, "request_header_too_large"),
             Self::Internal => (500, "api_error", "internal_error"),
             Self::NoProviderKey { .. } => (502, UNAVAILABLE, "provider_not_configured"),
@@ -177,6 +181,7 @@ impl Refusal {
             Self::UpstreamInterrupted => (502, "server_error", "upstream_interrupted"),
             Self::NoUpstream { .. } => (503, UNAVAILABLE, "no_upstream"),
             Self::Overloaded { .. } => (503, UNAVAILABLE, "server_is_overloaded"),
+            Self::CallersUnknown => (503, UNAVAILABLE, "callers_unavailable"),
             Self::Draining => (503, UNAVAILABLE, "server_shutting_down"),
             Self::UpstreamTimedOut { .. } => (504, UNAVAILABLE, "upstream_timeout"),
             Self::UpstreamError { status, .. } => match status {
@@ -196,8 +201,8 @@ impl Refusal {
             Self::RateLimited { retry_after_ms, .. }
             | Self::Overloaded { retry_after_ms }
             | Self::NoUpstream { retry_after_ms } => Retry::after(*retry_after_ms),
-            // Another process has the port, or will in a moment.
-            Self::Draining => Retry::after(1_000),
+            // Another process has the port, or will in a moment; the store of callers is read several times a second.
+            Self::Draining | Self::CallersUnknown => Retry::after(1_000),
             Self::OverBudget
             | Self::NoProviderKey { .. }
             | Self::UpstreamAuth { .. }
@@ -315,6 +320,9 @@ impl Refusal {
             Self::AddressNotAllowed => {
                 return "Your IP address is not authorized to use this API key or project.".into();
             }
+            Self::EndpointNotAllowed => {
+                return "Your API key does not have access to this endpoint.".into();
+            }
             Self::ModelNotAllowed { model } => {
                 format!("Your API key does not have access to the model `{model}`.")
             }
@@ -331,6 +339,9 @@ impl Refusal {
             Self::Overloaded { .. } => {
                 return "The server is currently overloaded with other requests. Please try again later."
                     .into();
+            }
+            Self::CallersUnknown => {
+                return "API keys cannot be verified at the moment. Please try again later.".into();
             }
             Self::Draining => return "The server is shutting down. Please try again.".into(),
             Self::Internal => {
@@ -446,6 +457,8 @@ mod tests {
             Refusal::MissingKey,
             Refusal::InvalidKey,
             Refusal::AddressNotAllowed,
+            Refusal::EndpointNotAllowed,
+            Refusal::CallersUnknown,
             Refusal::ModelNotAllowed { model: name() },
             Refusal::UnknownModel { model: name() },
             Refusal::RateLimited { what: "requests per minute", retry_after_ms: 1_250 },
@@ -561,9 +574,7 @@ mod tests {
         for refusal in every() {
             match refusal.class().status {
                 405 => assert_eq!(refusal.header(), Some(("allow", "POST, OPTIONS"))),
-                401 if refusal != Refusal::AddressNotAllowed => {
-                    assert_eq!(refusal.header(), Some(("www-authenticate", "Bearer")));
-                }
+                401 => assert_eq!(refusal.header(), Some(("www-authenticate", "Bearer"))),
                 _ => assert_eq!(refusal.header(), None),
             }
         }

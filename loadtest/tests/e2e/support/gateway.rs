@@ -19,7 +19,7 @@ pub(crate) const CANARY: &str = "sk-test-canary";
 /// What a test changes about the usual configuration.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
-    /// Lines for `[server]`; `HOST` in them is the address of the gateway.
+    /// Lines for `[server]`; `HOST` in them is the address of the gateway. One core unless they say otherwise.
     pub(crate) server: String,
     /// Lines for `[limits]`.
     pub(crate) limits: String,
@@ -52,9 +52,10 @@ impl Setup {
     pub(crate) fn text(&self, listen: SocketAddr, admin: SocketAddr, provider: &Provider) -> String {
         let Self { server, limits, provider: more } = self;
         let server = server.replace("HOST", &listen.ip().to_string());
+        let cores = if server.contains("cores = ") { "" } else { "cores = 1" };
         let base_url = format!("http://{}/v1", provider.address);
         format!(
-            "[server]\nlisten = [\"{listen}\"]\ncores = 1\n{server}\n[limits]\n{limits}\n[admin]\nlisten = \"{admin}\"\n\
+            "[server]\nlisten = [\"{listen}\"]\n{cores}\n{server}\n[limits]\n{limits}\n[admin]\nlisten = \"{admin}\"\n\
              [[provider]]\nname = \"sim\"\nbase_url = \"{base_url}\"\nkey = \"{CANARY}\"\ninject_usage = true\n{more}\n\
              [[provider]]\nname = \"down\"\nbase_url = \"http://127.0.0.1:1/v1\"\nkey = \"sk-unused\"\n"
         )

@@ -100,6 +100,13 @@ impl Program {
         assert!(status.is_ok_and(|status| status.success()), "cannot send SIG{name}");
     }
 
+    /// Tells it to end, and waits until it has.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        self.signal("TERM");
+        assert!(self.wait().success(), "it did not end well:\n{}", self.said());
+    }
+
     /// Waits for the program to end by itself.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {

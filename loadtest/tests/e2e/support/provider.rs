@@ -9,7 +9,8 @@ use super::{CANCEL_MAX, Client, Program, chat_body, post, until};
 
 pub(crate) struct Provider {
     pub(crate) address: SocketAddr,
-    _program: Program,
+    #[expect(dead_code, reason = "ends the process when it is dropped")]
+    program: Program,
 }
 
 /// One request as the provider received it.
@@ -19,15 +20,23 @@ pub(crate) struct Seen(pub(crate) Value);
 impl Provider {
     pub(crate) fn start() -> Self {
         let mut program = Program::start("ringway-load", &["provider", "--listen", "127.0.0.1:0"]);
-        let address = program.line("its address", |line| {
-            let from = line.find("127.0.0.1:")?;
-            let address = &line[from..];
-            let end = address
-                .find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))
-                .unwrap_or(address.len());
-            address[..end].parse::<SocketAddr>().ok().filter(|address| address.port() != 0)
-        });
-        Self { address, _program: program }
+        let address = program.line("its address", listening);
+        Self { address, program }
+    }
+
+    /// One that speaks TLS, too; returns the address where it does.
+    pub(crate) fn with_tls(arguments: &[&str]) -> (Self, SocketAddr) {
+        let all = [&["provider", "--listen", "127.0.0.1:0"], arguments].concat();
+        let mut program = Program::start("ringway-load", &all);
+        let address = program.line("its address", listening);
+        let tls = program.line("its other address", |line| listening(line.strip_suffix(" with TLS")?));
+        (Self { address, program }, tls)
+    }
+
+    /// The TLS handshakes so far, oldest first.
+    pub(crate) fn handshakes(&self) -> Vec<Value> {
+        let log = self.ask("GET /_sim/tls HTTP/1.1\r\nHost: sim\r\n\r\n").json();
+        log.as_array().expect("the log is a list").clone()
     }
 
     /// What the provider itself answers to this request.
@@ -99,6 +108,13 @@ impl Provider {
     pub(crate) fn now_ns() -> u64 {
         now_ns()
     }
+}
+
+/// The address in a line that says where something listens.
+fn listening(line: &str) -> Option<SocketAddr> {
+    let address = &line[line.find("127.0.0.1:")?..];
+    let end = address.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':')).unwrap_or(address.len());
+    address[..end].parse::<SocketAddr>().ok().filter(|address| address.port() != 0)
 }
 
 impl Seen {

@@ -199,6 +199,11 @@ impl Client {
         body
     }
 
+    /// Whether anything is said to this, rather than the connection closed.
+    pub(crate) fn is_answered(&mut self, request: impl AsRef<[u8]>) -> bool {
+        self.offer(request) && self.more().is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Nothing more comes, and the connection is closed: by FIN, not by RST.
     #[track_caller]
     pub(crate) fn expect_close(&mut self) {
@@ -206,6 +211,14 @@ impl Client {
         let more = String::from_utf8_lossy(&self.held).into_owned();
         assert!(self.held.is_empty(), "something after the last answer: {more:?}");
         assert!(!reset, "reset instead of closed");
+    }
+
+    /// The connection ends, by FIN or by RST, and not a byte comes before that.
+    #[track_caller]
+    pub(crate) fn expect_silent_end(&mut self) {
+        self.rest();
+        let said = String::from_utf8_lossy(&self.held).into_owned();
+        assert!(self.held.is_empty(), "an answer where none was due: {said:?}");
     }
 
     /// The connection ends, whatever is said before that.

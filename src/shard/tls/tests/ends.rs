@@ -62,7 +62,7 @@ fn a_record_that_was_tampered_with_is_an_end() {
             assert_eq!(tls.peek(), Stir::Gone);
             let mut out = Outgoing::default();
             out.push_all(b"more".to_vec());
-            assert_eq!(tls.write(out).await.0.expect_err("an end").kind(), io::ErrorKind::InvalidData);
+            assert_eq!(tls.write(&out).await.expect_err("an end").kind(), io::ErrorKind::InvalidData);
         },
     );
 }

@@ -104,7 +104,10 @@ impl Peer {
 }
 
 /// Runs `peer` in a thread and `ours` on a core's runtime, once on every driver this kernel has. Each gets its own end.
-fn meet<T: Send>(peer: impl Fn(TcpStream) -> T + Sync, ours: impl AsyncFn(Tcp, Wheel)) -> Vec<T> {
+pub(in crate::shard) fn meet<T: Send>(
+    peer: impl Fn(TcpStream) -> T + Sync,
+    ours: impl AsyncFn(Tcp, Wheel),
+) -> Vec<T> {
     let mut answers = Vec::new();
     let legacy = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("epoll");
     answers.push(meet_on(legacy, &peer, &ours));
@@ -242,7 +245,7 @@ async fn read(tls: &mut Tls) -> io::Result<Vec<u8>> {
 async fn write(tls: &mut Tls, bytes: &[u8]) {
     let mut out = Outgoing::default();
     out.push_all(bytes.to_vec());
-    tls.write(out).await.0.expect("the peer takes it");
+    tls.write(&out).await.expect("the peer takes it");
 }
 
 /// Until the socket itself is readable, whatever it is that came.

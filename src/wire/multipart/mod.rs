@@ -4,19 +4,16 @@
 //! written exactly as RFC 2046 has them. A client chooses its boundary so that its files do not hold it, so no honest
 //! body is refused.
 
-use std::borrow::Cow;
+mod bad;
+mod head;
+mod parameter;
+mod scan;
 
-use memchr::memmem;
 use smallvec::SmallVec;
 
-use super::json::{self, Edit, Spliced, redirects, routing_key};
-use crate::{
-    base::{
-        limits::{BOUNDARY_BYTES_MAX, MODEL_BYTES_MAX, PART_HEAD_BYTES_MAX},
-        span::Span,
-    },
-    wire::model_name::is_model_name,
-};
+pub use self::{bad::BadMultipart, parameter::boundary, scan::FormScan};
+use super::json::{self, Edit, Spliced};
+use crate::base::span::Span;
 
 /// What a form says, and where. Invariant: every span lies in the body that was peeked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,174 +34,11 @@ impl MultipartPeek<'_> {
     }
 }
 
-/// Why a multipart request is refused; always a 400. `at` is an offset in the body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadMultipart {
-    /// The Content-Type is not `multipart/form-data` with well-formed parameters.
-    NotFormData,
-    /// The boundary is missing, given twice, longer than [`BOUNDARY_BYTES_MAX`], or made of other characters than
-    /// RFC 2046 allows.
-    Boundary,
-    /// Bytes that look like a delimiter and are none, or a delimiter where none may be.
-    Delimiter {
-        at: usize,
-    },
-    /// The body ends before its closing delimiter.
-    Unclosed,
-    /// Bytes after the closing delimiter.
-    TrailingBytes {
-        at: usize,
-    },
-    PartHeadTooLarge {
-        at: usize,
-    },
-    /// A part's head that is not strict: bare CR or LF, folding, odd names, a second Content-Disposition, an encoding.
-    PartHead {
-        at: usize,
-    },
-    /// A part without one plain name.
-    PartName {
-        at: usize,
-    },
-    /// A routing field in another letter case, or with brackets.
-    FieldCase(&'static str),
-    DuplicateField(&'static str),
-    /// A field that would send the request elsewhere.
-    Redirecting(&'static str),
-    ModelMissing,
-    ModelOdd,
-    StreamNotBoolean,
-}
-
-impl BadMultipart {
-    /// A sentence for `error.message`.
-    pub fn reason(&self) -> Cow<'static, str> {
-        match self {
-            Self::NotFormData => "The Content-Type must be multipart/form-data with a boundary.".into(),
-            Self::Boundary => "The Content-Type has no usable boundary.".into(),
-            Self::Delimiter { at } => format!("The multipart body has an odd delimiter at byte {at}.").into(),
-            Self::Unclosed => "The multipart body has no closing delimiter.".into(),
-            Self::TrailingBytes { at } => format!("Bytes follow the closing delimiter at byte {at}.").into(),
-            Self::PartHeadTooLarge { at } => {
-                format!("The head of the part at byte {at} is longer than {PART_HEAD_BYTES_MAX} bytes.")
-                    .into()
-            }
-            Self::PartHead { at } => format!("The head of the part at byte {at} is malformed.").into(),
-            Self::PartName { at } => format!("The part at byte {at} has no plain name.").into(),
-            Self::FieldCase(name) => format!("A field differs from '{name}'; write '{name}'.").into(),
-            Self::DuplicateField(name) => format!("The field '{name}' appears more than once.").into(),
-            Self::Redirecting(name) => {
-                format!("'{name}' would redirect the request; it may not be set in the body.").into()
-            }
-            Self::ModelMissing => "The request has no 'model'.".into(),
-            Self::ModelOdd => {
-                format!("'model' must be 1 to {MODEL_BYTES_MAX} characters of A-Z a-z 0-9 . _ : / @ + , = -")
-                    .into()
-            }
-            Self::StreamNotBoolean => "'stream' must be true or false.".into(),
-        }
-    }
-
-    /// What `error.param` names.
-    pub fn param(&self) -> Option<&'static str> {
-        match *self {
-            Self::FieldCase(name) | Self::DuplicateField(name) | Self::Redirecting(name) => Some(name),
-            Self::ModelMissing | Self::ModelOdd => Some("model"),
-            Self::StreamNotBoolean => Some("stream"),
-            _ => None,
-        }
-    }
-
-    /// A stable word for `error.code`.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::FieldCase(_) => "ambiguous_key",
-            Self::DuplicateField(_) => "duplicate_key",
-            Self::Redirecting(_) => "redirecting_parameter",
-            Self::ModelMissing => "missing_required_parameter",
-            Self::ModelOdd => "invalid_value",
-            Self::StreamNotBoolean => "invalid_type",
-            _ => "invalid_multipart",
-        }
-    }
-}
-
-/// The boundary that a Content-Type names.
-pub fn boundary(content_type: &[u8]) -> Result<&[u8], BadMultipart> {
-    const MEDIA_TYPE: &[u8] = b"multipart/form-data";
-    let (media_type, mut rest) =
-        content_type.split_at_checked(MEDIA_TYPE.len()).ok_or(BadMultipart::NotFormData)?;
-    if !media_type.eq_ignore_ascii_case(MEDIA_TYPE) {
-        return Err(BadMultipart::NotFormData);
-    }
-    let mut boundary = None;
-    while !rest.is_empty() {
-        let (param, after) = parameter(rest).ok_or(BadMultipart::NotFormData)?;
-        if param.name.eq_ignore_ascii_case(b"boundary") && boundary.replace(param.value).is_some() {
-            return Err(BadMultipart::Boundary);
-        }
-        rest = after;
-    }
-    let legal = |b: &u8| b.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(b);
-    boundary
-        .filter(|value| (1..=BOUNDARY_BYTES_MAX).contains(&value.len()))
-        .filter(|value| value.iter().all(legal) && !value.ends_with(b" "))
-        .ok_or(BadMultipart::Boundary)
-}
-
 /// Reads the body of a form endpoint, which must have exactly one `model` part.
 pub fn peek_multipart<'a>(body: &'a [u8], boundary: &[u8]) -> Result<MultipartPeek<'a>, BadMultipart> {
-    let dashed = [b"--", boundary].concat();
-    let delimiters = memmem::Finder::new(&dashed);
-    if !body.starts_with(&dashed) {
-        return Err(BadMultipart::Delimiter { at: 0 });
-    }
-    let mut model = None;
-    let mut stream = None;
-    let mut at = dashed.len();
-    // `at` is just after a delimiter's boundary: either a part's head follows, or this was the closing one.
-    loop {
-        let rest = body.get(at..).unwrap_or_default();
-        if let Some(after) = rest.strip_prefix(b"--") {
-            if !matches!(after, b"" | b"\r\n") {
-                return Err(BadMultipart::TrailingBytes { at: at + 2 });
-            }
-            break;
-        }
-        if rest.len() < 2 {
-            return Err(BadMultipart::Unclosed);
-        }
-        if !rest.starts_with(b"\r\n") {
-            return Err(BadMultipart::Delimiter { at });
-        }
-        let head = Head::parse(body, at + 2)?;
-        let start = head.end;
-        let found = delimiters.find(&body[start..]).ok_or(BadMultipart::Unclosed)?;
-        let Some(content) = body[start..start + found].strip_suffix(b"\r\n") else {
-            return Err(BadMultipart::Delimiter { at: start + found });
-        };
-        at = start + found + dashed.len();
-
-        head.measures(content)?;
-        match known_field(head.name)? {
-            Some(_) if head.is_file => return Err(BadMultipart::PartName { at: start }),
-            Some("model") if model.is_some() => return Err(BadMultipart::DuplicateField("model")),
-            Some("model") => {
-                let name = std::str::from_utf8(content).ok().filter(|_| is_model_name(content));
-                let value = Span::new(start, start + content.len());
-                model = Some((name.ok_or(BadMultipart::ModelOdd)?, value, head.length));
-            }
-            Some("stream") if stream.is_some() => return Err(BadMultipart::DuplicateField("stream")),
-            Some("stream") => match content {
-                b"true" => stream = Some(true),
-                b"false" => stream = Some(false),
-                _ => return Err(BadMultipart::StreamNotBoolean),
-            },
-            _ => {}
-        }
-    }
-    let (model, model_value, model_length) = model.ok_or(BadMultipart::ModelMissing)?;
-    Ok(MultipartPeek { model, model_value, model_length, stream: stream.unwrap_or(false) })
+    let mut scan = FormScan::new(boundary);
+    scan.feed(body);
+    scan.finish(body)
 }
 
 /// The body that was peeked, with `model` as its model; what is added is appended to `added`.
@@ -222,173 +56,6 @@ pub fn splice(peek: &MultipartPeek<'_>, body_bytes: usize, model: &str, added: &
     json::apply(body_bytes, &edits)
 }
 
-/// `model` or `stream`, if the field is that; refuses what some parser could take for a routing field (`Model`,
-/// `model[]`), and what redirects.
-fn known_field(name: &str) -> Result<Option<&'static str>, BadMultipart> {
-    let stem = name.split('[').next().unwrap_or_default();
-    if let Some(redirecting) = redirects(stem) {
-        return Err(BadMultipart::Redirecting(redirecting));
-    }
-    match routing_key(stem) {
-        Some(routing) if routing != stem => Err(BadMultipart::FieldCase(routing)),
-        Some(routing @ ("model" | "stream")) if routing != name => Err(BadMultipart::FieldCase(routing)),
-        known => Ok(known.filter(|_| stem == name)),
-    }
-}
-
-/// A part's head, of which only the name decides anything.
-#[derive(Default)]
-struct Head<'a> {
-    name: &'a str,
-    /// It gives a file name: some parsers would not look for a field here.
-    is_file: bool,
-    /// The value of its Content-Length.
-    length: Option<Span>,
-    stated_bytes: Option<usize>,
-    /// Where the content starts, in the body.
-    end: usize,
-}
-
-impl<'a> Head<'a> {
-    /// The head that starts at `start`, the first line after a delimiter.
-    fn parse(body: &'a [u8], start: usize) -> Result<Self, BadMultipart> {
-        const LAST: &[u8] = b"\r\n\r\n";
-        let bad = BadMultipart::PartHead { at: start };
-        let rest = &body[start..];
-        let within = &rest[..rest.len().min(PART_HEAD_BYTES_MAX)];
-        let lines = match memmem::find(within, LAST) {
-            Some(end) => &within[..end],
-            None if rest.len() > PART_HEAD_BYTES_MAX => {
-                return Err(BadMultipart::PartHeadTooLarge { at: start });
-            }
-            None => return Err(BadMultipart::Unclosed),
-        };
-        let mut head = Self { end: start + lines.len() + LAST.len(), ..Self::default() };
-        let mut disposition = None;
-        let mut encoded = false;
-        let mut line_at = start;
-        for line in split_lines(lines) {
-            let colon = memchr::memchr(b':', line).ok_or(bad)?;
-            let (name, value) = (&line[..colon], &line[colon + 1..]);
-            // A name is a token, so a folded line or a space before the colon is refused with everything else odd.
-            if name.is_empty() || !name.iter().all(is_token) || value.iter().any(|&b| is_control(b)) {
-                return Err(bad);
-            }
-            if name.eq_ignore_ascii_case(b"content-disposition") {
-                if disposition.replace(value.trim_ascii()).is_some() {
-                    return Err(bad);
-                }
-            } else if name.eq_ignore_ascii_case(b"content-length") {
-                let digits = value.trim_ascii();
-                let digits_at = line_at + colon + 1 + (value.len() - value.trim_ascii_start().len());
-                let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-                let stated = std::str::from_utf8(digits).ok().filter(|_| plain).and_then(|d| d.parse().ok());
-                if head.length.replace(Span::new(digits_at, digits_at + digits.len())).is_some()
-                    || stated.is_none()
-                {
-                    return Err(bad);
-                }
-                head.stated_bytes = stated;
-            } else if name.eq_ignore_ascii_case(b"content-transfer-encoding") {
-                // Any other encoding gives the content a second reading.
-                let identity = [&b"binary"[..], b"8bit", b"7bit"];
-                if encoded || !identity.iter().any(|plain| value.trim_ascii().eq_ignore_ascii_case(plain)) {
-                    return Err(bad);
-                }
-                encoded = true;
-            }
-            line_at += line.len() + 2;
-        }
-        let no_name = BadMultipart::PartName { at: start };
-        (head.name, head.is_file) = disposed(disposition.ok_or(no_name)?).ok_or(no_name)?;
-        Ok(head)
-    }
-
-    /// Refuses content of another length than the head states.
-    fn measures(&self, content: &[u8]) -> Result<(), BadMultipart> {
-        match self.stated_bytes {
-            Some(stated) if stated != content.len() => Err(BadMultipart::PartHead { at: self.end }),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Lines that end with CRLF; what is not such an end stays in the line, where it is refused as a control byte.
-fn split_lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(head);
-    std::iter::from_fn(move || {
-        let lines = rest?;
-        let end = memmem::find(lines, b"\r\n");
-        rest = end.map(|end| &lines[end + 2..]);
-        Some(&lines[..end.unwrap_or(lines.len())])
-    })
-}
-
-/// The field's name and whether a file name is given, of `form-data; name="…"`.
-fn disposed(value: &[u8]) -> Option<(&str, bool)> {
-    const FORM_DATA: &[u8] = b"form-data";
-    let (kind, mut rest) = value.split_at_checked(FORM_DATA.len())?;
-    if !kind.eq_ignore_ascii_case(FORM_DATA) {
-        return None;
-    }
-    let mut name = None;
-    let (mut file_name, mut file_name_extended) = (false, false);
-    while !rest.is_empty() {
-        let (param, after) = parameter(rest)?;
-        let again = match &param.name.to_ascii_lowercase()[..] {
-            b"name" => name.replace(param.value).is_some(),
-            b"filename" => std::mem::replace(&mut file_name, true),
-            b"filename*" => std::mem::replace(&mut file_name_extended, true),
-            // `name*` and `name*0` are names to some parsers; anything else has no business here.
-            _ => return None,
-        };
-        if again {
-            return None;
-        }
-        rest = after;
-    }
-    // No `%`, no `\`: nothing that a parser could unescape.
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"_-.[]".contains(b);
-    let name =
-        std::str::from_utf8(name?).ok().filter(|name| !name.is_empty() && name.bytes().all(|b| plain(&b)))?;
-    Some((name, file_name || file_name_extended))
-}
-
-struct Parameter<'a> {
-    name: &'a [u8],
-    value: &'a [u8],
-}
-
-/// The parameter that `rest`, which starts at its semicolon, starts with, and what follows it.
-fn parameter(rest: &[u8]) -> Option<(Parameter<'_>, &[u8])> {
-    let rest = rest.trim_ascii_start().strip_prefix(b";")?.trim_ascii_start();
-    let name_end = rest.iter().position(|b| !is_token(b))?;
-    let (name, rest) = rest.split_at(name_end);
-    let rest = rest.strip_prefix(b"=")?;
-    let (value, rest) = match rest.strip_prefix(b"\"") {
-        // A backslash just before a quote ends the string for one parser and not for another.
-        Some(quoted) => {
-            let end = memchr::memchr(b'"', quoted)?;
-            let value = &quoted[..end];
-            if value.ends_with(b"\\") || value.iter().any(|&b| is_control(b)) {
-                return None;
-            }
-            (value, &quoted[end + 1..])
-        }
-        None => rest.split_at(rest.iter().position(|b| !is_token(b)).unwrap_or(rest.len())),
-    };
-    let ended = rest.is_empty() || rest.trim_ascii_start().starts_with(b";");
-    (ended && !name.is_empty()).then_some((Parameter { name, value }, rest))
-}
-
-fn is_token(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
-}
-
-fn is_control(byte: u8) -> bool {
-    (byte < 0x20 && byte != b'\t') || byte == 0x7F
-}
-
 /// Whatever is accepted lies in the body, and reads back with another model in its place.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz_multipart(data: &[u8]) {
@@ -402,7 +69,7 @@ pub fn fuzz_multipart(data: &[u8]) {
     let sent = spliced.concat(body, &added);
     assert_eq!(sent.len(), spliced.len);
     // Only a boundary that the new name happens to hold can spoil it.
-    if memmem::find(b"--spliced/model", &[b"--", boundary].concat()).is_none() {
+    if memchr::memmem::find(b"--spliced/model", &[b"--", boundary].concat()).is_none() {
         let again =
             peek_multipart(&sent, boundary).expect("a spliced form is as good as the one that was peeked");
         assert_eq!((again.model, again.stream), ("spliced/model", peek.stream));
@@ -412,7 +79,10 @@ pub fn fuzz_multipart(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::json::mutate;
+    use crate::{
+        base::limits::{BOUNDARY_BYTES_MAX, PART_HEAD_BYTES_MAX},
+        wire::json::mutate,
+    };
 
     const FILE: &str =
         "Content-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\nContent-Type: audio/wav";
@@ -619,6 +289,38 @@ mod tests {
         accepts(body, "m", true);
         for cut in 0..body.len() {
             assert!(peek_multipart(&body.as_bytes()[..cut], b"XX").is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn cut_anywhere_a_form_is_read_alike() {
+        let length = format!("Content-Length: 4\r\n{MODEL}");
+        for whole in [
+            form(&[(FILE, "\r\n-\r\n--X"), (STREAM, "true"), (&length, "m/1x")]),
+            form(&[(&length, "m"), (FILE, "x")]),
+            form(&[(MODEL, "m"), (FILE, "--XX")]),
+            form(&[(MODEL, "m"), (MODEL, "m")]),
+            form(&[(FILE, "x")]),
+            form(&[("X", "x")]),
+            form(&[(MODEL, "m")]) + "x",
+            form(&[(MODEL, "m")]) + "\r\n",
+            form(&[(MODEL, "m")]).trim_end().to_owned() + "\r",
+            "--XX \r\n".to_owned(),
+            "--X".to_owned(),
+            "x--XX".to_owned(),
+        ] {
+            let body = whole.as_bytes();
+            let expect = peek_multipart(body, b"XX");
+            let pieces = |cuts: &[usize]| {
+                let mut scan = FormScan::new(b"XX");
+                cuts.iter().chain([&body.len()]).for_each(|&cut| scan.feed(&body[..cut]));
+                scan.finish(body)
+            };
+            for cut in 0..=body.len() {
+                assert_eq!(pieces(&[cut]), expect, "{whole}, cut at {cut}");
+                assert_eq!(pieces(&[cut / 2, cut]), expect, "{whole}, cut at {} and {cut}", cut / 2);
+            }
+            assert_eq!(pieces(&(0..body.len()).collect::<Vec<_>>()), expect, "{whole}");
         }
     }
 

@@ -1,0 +1,4 @@
+//! A request's head.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringway::wire::http1::head::fuzz_request_head(data));

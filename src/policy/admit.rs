@@ -1,0 +1,535 @@
+//! The one decision over who may ask for what, in two stages: [`admit`] by the head alone, before a byte of body is read, and
+//! [`entitle`] when the body has said what it wants, before anything is sent.
+//!
+//! Each stage returns a proof that the next step of the exchange demands by type. The default is to deny: what cannot be known
+//! (no table of callers, a forwarded address that cannot be read) is refused, and never let through.
+
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use super::{
+    address,
+    credential::{Presented, presented},
+    quota::Quota,
+    route::Target,
+    spending::{Demand, Part, Spending},
+};
+use crate::{
+    base::{
+        ids::Line,
+        limits::{BYTES_PER_TOKEN_ESTIMATE, COMPLETION_TOKENS_ESTIMATE, PROMPT_TOKENS_ESTIMATE_MAX},
+        now::Now,
+    },
+    config::{
+        Snapshot,
+        allowance::Allowance,
+        callers::{Caller, Callers},
+        quotas,
+    },
+    wire::{
+        http1::head::RequestHead,
+        metadata::{self, Metadata},
+        openai::{endpoint::Endpoint, rate_headers::RateHeaders, refusal::Refusal},
+    },
+};
+
+/// Who knocks: what is known once the head has been read.
+#[derive(Clone, Copy)]
+pub struct Knock<'a> {
+    /// The other end of the connection, or whom its PROXY header names.
+    pub peer: IpAddr,
+    pub head: &'a RequestHead,
+    /// What `head` was parsed from.
+    pub bytes: &'a [u8],
+    /// `None`: a path that is not served. Nobody is told so who may not call at all.
+    pub endpoint: Option<Endpoint>,
+    pub now: Now,
+    pub unix_ms: u64,
+}
+
+/// The proof that a request may have its body read.
+pub struct Admitted<'s, Q: Quota> {
+    /// `None`: callers are not verified here.
+    caller: Option<&'s Caller>,
+    body_bytes_max: usize,
+    spending: Spending<'s, Q>,
+    /// What was asked for requests, and will be asked for tokens.
+    applied: SmallVec<[(Line, &'s Allowance); 3]>,
+}
+
+/// What a request wants, once its body has been read.
+#[derive(Clone, Copy)]
+pub struct Want<'a> {
+    pub endpoint: Endpoint,
+    /// As the client named it.
+    pub model: &'a str,
+    pub stream: bool,
+    pub n: Option<u32>,
+    pub max_tokens: Option<u64>,
+    pub body_bytes: usize,
+    /// The head's fields again, for the metadata.
+    pub head: &'a RequestHead,
+    pub bytes: &'a [u8],
+    pub now: Now,
+    pub unix_ms: u64,
+}
+
+/// The proof that a caller may have what it wants, of this target.
+pub struct Entitled<'a, 's, 'm, Q: Quota> {
+    admitted: &'a mut Admitted<'s, Q>,
+    target: Target<'s, 'm>,
+    demand: Demand,
+    prompt_tokens: u64,
+}
+
+/// May this request be read? `told` becomes what the client is to hear of its limits, whatever the verdict.
+///
+/// # Errors
+/// Why not: 401 or 403 for who asks, 429 for how often, 503 where it cannot be known.
+pub fn admit<'s, Q: Quota>(
+    snapshot: &'s Snapshot,
+    callers: Option<&'s Callers>,
+    quota: &'s Q,
+    knock: Knock<'_>,
+    told: &mut RateHeaders,
+) -> Result<Admitted<'s, Q>, Refusal> {
+    let mut admitted = Admitted {
+        caller: None,
+        body_bytes_max: snapshot.limits.body_bytes,
+        spending: Spending::new(quota),
+        applied: SmallVec::new(),
+    };
+    let verdict = admitted.judge(snapshot, callers, knock);
+    *told = admitted.spending.told();
+    verdict?;
+    admitted.spending.count_requests();
+    Ok(admitted)
+}
+
+impl<'s, Q: Quota> Admitted<'s, Q> {
+    /// Address, caller, rates: in the order in which each protects the next.
+    fn judge(
+        &mut self,
+        snapshot: &'s Snapshot,
+        callers: Option<&'s Callers>,
+        knock: Knock<'_>,
+    ) -> Result<(), Refusal> {
+        let forwarded = knock.head.fields.iter().filter_map(|field| {
+            let is_forwarded = field.name.of(knock.bytes).eq_ignore_ascii_case(b"x-forwarded-for");
+            is_forwarded.then(|| field.value.of(knock.bytes))
+        });
+        let address = address::client(knock.peer, forwarded, &snapshot.access.trusted_proxies)
+            .map_err(|_| Refusal::AddressNotAllowed)?;
+        if !snapshot.access.list.permits(address) {
+            return Err(Refusal::AddressNotAllowed);
+        }
+        // Before the token is looked at: who guesses tokens is limited too.
+        if let Some(allowance) = &snapshot.quotas.address {
+            let line = self.spending.hold("address", &octets(address), knock.now);
+            self.apply(line, allowance, knock)?;
+            // For good, whatever comes now: a guess that is refused is one of them.
+            self.spending.count_requests();
+        }
+        if snapshot.auth.required {
+            let caller = authenticate(callers, knock)?;
+            if !caller.access.as_ref().is_none_or(|list| list.permits(address)) {
+                return Err(Refusal::AddressNotAllowed);
+            }
+            if let (Some(allowed), Some(endpoint)) = (caller.endpoints, knock.endpoint)
+                && !allowed.contains(endpoint)
+            {
+                return Err(Refusal::EndpointNotAllowed);
+            }
+            self.caller = Some(caller);
+            let cap = caller.caps.body_bytes_max.and_then(|cap| usize::try_from(cap).ok());
+            self.body_bytes_max = self.body_bytes_max.min(cap.unwrap_or(usize::MAX));
+        }
+        // After the token: nobody's guesses use up what belongs to all.
+        if let Some(gateway) = &snapshot.quotas.gateway {
+            self.apply(gateway.line, &gateway.allowance, knock)?;
+        }
+        if let Some(caller) = self.caller
+            && !caller.allowance.limits.is_empty()
+        {
+            self.apply(caller.line, &caller.allowance, knock)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, line: Line, allowance: &'s Allowance, knock: Knock<'_>) -> Result<(), Refusal> {
+        self.applied.push((line, allowance));
+        let Knock { now, unix_ms, .. } = knock;
+        let demand = Demand { part: Part::Requests, tokens: 0, stream: false, now, unix_ms };
+        self.spending.take(line, allowance, demand)
+    }
+
+    /// Who calls; `None` where callers are not verified.
+    pub fn caller(&self) -> Option<&'s Caller> {
+        self.caller
+    }
+
+    /// The largest body this request may have.
+    pub fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
+
+    /// Whether a model of that name may be seen, and asked for.
+    pub fn may_use(&self, model: &str) -> bool {
+        self.caller.is_none_or(|caller| may_use(caller, model))
+    }
+
+    /// Whether no model is kept from it.
+    pub fn sees_all_models(&self) -> bool {
+        self.caller.is_none_or(|caller| caller.models.is_empty() && caller.routes.is_empty())
+    }
+}
+
+/// May this caller have what it wants from `target`? `told` becomes what the client is to hear of its limits.
+///
+/// # Errors
+/// 400 for metadata that cannot be read and for more than the caller's caps, 403 for the model, 429 for limits.
+pub fn entitle<'a, 's, 'm, Q: Quota>(
+    snapshot: &'s Snapshot,
+    admitted: &'a mut Admitted<'s, Q>,
+    target: Target<'s, 'm>,
+    want: Want<'_>,
+    told: &mut RateHeaders,
+) -> Result<Entitled<'a, 's, 'm, Q>, Refusal> {
+    let prompt_tokens = prompt_tokens(want);
+    let tokens = prompt_tokens.saturating_add(answer_tokens(want));
+    let Want { now, unix_ms, stream, .. } = want;
+    let demand = Demand { part: Part::All, tokens, stream, now, unix_ms };
+    let verdict = within(snapshot, admitted, want, demand);
+    *told = admitted.spending.told();
+    verdict?;
+    admitted.spending.count_requests();
+    Ok(Entitled { admitted, target, demand, prompt_tokens })
+}
+
+impl<'s, 'm, Q: Quota> Entitled<'_, 's, 'm, Q> {
+    /// Where the request may be sent.
+    pub fn target(&self) -> Target<'s, 'm> {
+        self.target
+    }
+
+    /// May the provider be asked once more? Its limits are everyone's together, and count each attempt.
+    pub fn attempt(&mut self, now: Now) -> Result<(), Refusal> {
+        let Some(provider) = &self.target.provider.allowance else { return Ok(()) };
+        let spending = &mut self.admitted.spending;
+        spending.take(provider.line, &provider.allowance, Demand { now, ..self.demand })?;
+        spending.count_requests();
+        Ok(())
+    }
+
+    /// A stream has brought so many events. Whether a limit ends it here.
+    pub fn streamed(&mut self, events: u64, now: Now) -> bool {
+        // An event carries about a token; what it really was is settled at the end.
+        self.admitted.spending.used_so_far(self.prompt_tokens.saturating_add(events), now)
+    }
+
+    /// What the exchange has used, if it is known: what was reserved is corrected. Unknown, it stays charged.
+    pub fn settle(&mut self, tokens: Option<u64>, now: Now) {
+        match tokens {
+            Some(tokens) => self.admitted.spending.settle(tokens, now),
+            None => self.admitted.spending.forfeit(),
+        }
+    }
+}
+
+fn within<'s, Q: Quota>(
+    snapshot: &'s Snapshot,
+    admitted: &mut Admitted<'s, Q>,
+    want: Want<'_>,
+    all: Demand,
+) -> Result<(), Refusal> {
+    if let Some(caller) = admitted.caller {
+        if !may_use(caller, want.model) {
+            return Err(Refusal::ModelNotAllowed { model: want.model.into() });
+        }
+        capped(caller, want)?;
+    }
+    let content = Demand { part: Part::Content, ..all };
+    let Admitted { applied, spending, .. } = admitted;
+    for (line, allowance) in applied.iter() {
+        spending.take(*line, allowance, content)?;
+    }
+    if let Some(allowance) = quotas::first(&snapshot.quotas.models, want.model) {
+        let line = spending.hold("model", want.model.as_bytes(), want.now);
+        spending.take(line, allowance, all)?;
+    }
+    if snapshot.quotas.metadata.is_empty() {
+        return Ok(());
+    }
+    let metadata = metadata_of(want.head, want.bytes)?;
+    for (key, allowance) in &snapshot.quotas.metadata {
+        if let Some(value) = metadata.get(key) {
+            let line = spending.hold(key, value.name().as_bytes(), want.now);
+            spending.take(line, allowance, all)?;
+        }
+    }
+    Ok(())
+}
+
+/// The request's metadata; empty where there is none.
+///
+/// # Errors
+/// It cannot be read. That is never taken for "none".
+pub fn metadata_of<'b>(head: &RequestHead, bytes: &'b [u8]) -> Result<Metadata<'b>, Refusal> {
+    let field = metadata::FIELDS.into_iter().find_map(|name| match head.only(bytes, name) {
+        Ok(None) => None,
+        Ok(Some(value)) => Some(Ok(value)),
+        Err(_) => Some(Err("The routing metadata is sent twice.")),
+    });
+    let parsed = match field {
+        None => return Ok(Metadata::default()),
+        Some(Ok(value)) => Metadata::parse(value).map_err(metadata::BadMetadata::reason),
+        Some(Err(why)) => Err(why),
+    };
+    parsed.map_err(|why| Refusal::BadBody { message: why.into(), param: None, code: "invalid_metadata" })
+}
+
+fn authenticate<'s>(callers: Option<&'s Callers>, knock: Knock<'_>) -> Result<&'s Caller, Refusal> {
+    let callers = callers.ok_or(Refusal::CallersUnknown)?;
+    match presented(&knock.head.fields, knock.bytes) {
+        Presented::One(token) => callers.authenticate(&token, knock.unix_ms).map_err(|_| Refusal::InvalidKey),
+        Presented::None => Err(Refusal::MissingKey),
+        Presented::Conflict | Presented::Malformed => Err(Refusal::InvalidKey),
+    }
+}
+
+/// A route is allowed by its own name, everything else by the model's.
+fn may_use(caller: &Caller, model: &str) -> bool {
+    let (globs, name) = match model.strip_prefix("dynamic/") {
+        Some(route) => (&caller.routes, route),
+        None => (&caller.models, model),
+    };
+    globs.is_empty() || globs.iter().any(|glob| glob.matches(name))
+}
+
+/// Refuses what asks for more than the caller's caps. A cap on tokens has to be met by saying a number: what a provider does
+/// without one is not known here.
+fn capped(caller: &Caller, want: Want<'_>) -> Result<(), Refusal> {
+    let over = |param: &'static str, most: u64, why: &str| {
+        Err(Refusal::BadBody {
+            message: format!("{why} This API key may ask for at most {most}.").into(),
+            param: Some(param.into()),
+            code: "invalid_value",
+        })
+    };
+    if let Some(most) = caller.caps.n_max
+        && want.n.unwrap_or(1) > most
+    {
+        return over("n", u64::from(most), "'n' is too large.");
+    }
+    if let Some(most) = caller.caps.max_tokens_max
+        && want.endpoint.generates_text()
+    {
+        return match want.max_tokens {
+            Some(asked) if asked <= most => Ok(()),
+            Some(_) => over("max_tokens", most, "'max_tokens' is too large."),
+            None => over("max_tokens", most, "'max_tokens' is required."),
+        };
+    }
+    Ok(())
+}
+
+/// What a prompt is taken to cost before it is known.
+fn prompt_tokens(want: Want<'_>) -> u64 {
+    (want.body_bytes as u64 / BYTES_PER_TOKEN_ESTIMATE).clamp(1, PROMPT_TOKENS_ESTIMATE_MAX)
+}
+
+/// What an answer is taken to cost before it is known; nobody has to say `max_tokens` for it.
+fn answer_tokens(want: Want<'_>) -> u64 {
+    if !want.endpoint.generates_text() {
+        return 0;
+    }
+    let one = want.max_tokens.unwrap_or(COMPLETION_TOKENS_ESTIMATE);
+    one.saturating_mul(u64::from(want.n.unwrap_or(1).max(1)))
+}
+
+fn octets(address: IpAddr) -> SmallVec<[u8; 16]> {
+    match address {
+        IpAddr::V4(v4) => SmallVec::from_slice(&v4.octets()),
+        IpAddr::V6(v6) => SmallVec::from_slice(&v6.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{
+        base::prefixes::AccessList,
+        config::{
+            self, Fake,
+            callers::{Caps, Digests, Endpoints, tests::caller},
+        },
+        policy::{quota::cells::Cells, route},
+        wire::{
+            http1::head::{HeadLimits, parse_request},
+            token::{DigestKey, TokenId, render},
+        },
+    };
+
+    const SECRET: [u8; 32] = [7; 32];
+    const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+    fn id() -> TokenId {
+        TokenId::draw(&[1; 10])
+    }
+
+    fn callers(change: impl FnOnce(&mut Caller)) -> Callers {
+        let key = DigestKey::new(&[9; 32]);
+        let digests = Digests { current: key.digest_of(id(), &SECRET), former: None };
+        let mut one = caller(id());
+        change(&mut one);
+        Callers::new(key, vec![(one, digests)]).expect("one differs from no other")
+    }
+
+    fn token() -> String {
+        format!("authorization: Bearer {}\r\n", &*render(id(), &SECRET))
+    }
+
+    fn snapshot(more: &str) -> Snapshot {
+        let provider = "[[provider]]\nname = \"p\"\nbase_url = \"http://127.0.0.1:1\"\nauth = \"none\"\n";
+        let loaded = config::compile(&format!("{provider}{more}"), "t.toml", &Fake::default());
+        loaded.unwrap_or_else(|complaints| panic!("{complaints}")).snapshot
+    }
+
+    const REQUIRED: &str = "[state]\ndir = \"/state\"\n[auth]\nrequired = true\n";
+
+    /// The code of the refusal by head alone, or `""`.
+    #[track_caller]
+    fn knocks(snapshot: &Snapshot, callers: Option<&Callers>, lines: &str) -> &'static str {
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\n{lines}\r\n");
+        let parsed = parse_request(head.as_bytes(), HeadLimits::default());
+        let parsed = parsed.expect("a good head").expect("a whole head");
+        let knock = Knock {
+            peer: HOME.into(),
+            head: &parsed,
+            bytes: head.as_bytes(),
+            endpoint: Some(Endpoint::ChatCompletions),
+            now: Now(1),
+            unix_ms: 1_000,
+        };
+        let cells = Cells::default();
+        let code = match admit(snapshot, callers, &cells, knock, &mut RateHeaders::default()) {
+            Ok(_) => "",
+            Err(refusal) => refusal.class().code,
+        };
+        assert!(cells.is_quiet(), "nothing is held by who was dropped");
+        code
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_refused() {
+        let required = snapshot(REQUIRED);
+        assert_eq!(knocks(&required, None, &token()), "callers_unavailable");
+        assert_eq!(knocks(&required, Some(&Callers::nobody()), &token()), "invalid_api_key");
+        assert_eq!(knocks(&required, Some(&callers(|_| ())), ""), "invalid_api_key");
+        assert_eq!(knocks(&required, Some(&callers(|_| ())), &token()), "");
+        let trusting = snapshot("[access]\ntrusted_proxies = [\"127.0.0.1\"]\n");
+        assert_eq!(knocks(&trusting, None, "x-forwarded-for: what\r\n"), "ip_not_allowed");
+        assert_eq!(knocks(&trusting, None, "x-forwarded-for: 192.0.2.1\r\n"), "");
+    }
+
+    #[test]
+    fn each_restriction_of_a_caller_holds() {
+        let required = snapshot(REQUIRED);
+        let check = |change: fn(&mut Caller), code| {
+            assert_eq!(knocks(&required, Some(&callers(change)), &token()), code);
+        };
+        check(|caller| caller.enabled = false, "invalid_api_key");
+        check(|caller| caller.expires_unix_ms = Some(1_000), "invalid_api_key");
+        check(|caller| caller.expires_unix_ms = Some(1_001), "");
+        check(
+            |caller| caller.endpoints = Some(Endpoints::from_iter([Endpoint::Embeddings])),
+            "endpoint_not_allowed",
+        );
+        check(
+            |caller| {
+                let elsewhere = "192.0.2.0/24".parse();
+                caller.access = Some(Box::new(AccessList {
+                    allow: Some(elsewhere.into_iter().collect()),
+                    ..AccessList::default()
+                }));
+            },
+            "ip_not_allowed",
+        );
+    }
+
+    #[test]
+    fn guesses_are_limited_by_address_and_cost_the_gateway_nothing() {
+        let limits = "[[limit]]\nby = \"address\"\nrequests_per_day = 2\n[[limit]]\nby = \"gateway\"\nrequests_per_day = 1\n";
+        let snapshot = snapshot(&format!("{REQUIRED}{limits}"));
+        let (callers, cells) = (callers(|_| ()), Cells::default());
+        let knocked = |lines: &str| {
+            let head = format!("POST / HTTP/1.1\r\nhost: g\r\n{lines}\r\n");
+            let parsed = parse_request(head.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
+            let knock = Knock {
+                peer: HOME.into(),
+                head: &parsed,
+                bytes: head.as_bytes(),
+                endpoint: None,
+                now: Now(1),
+                unix_ms: 0,
+            };
+            let verdict = admit(&snapshot, Some(&callers), &cells, knock, &mut RateHeaders::default());
+            verdict.map_or_else(|refusal| refusal.class().status, |_| 200)
+        };
+        assert_eq!(knocked(""), 401);
+        assert_eq!(knocked(&token()), 200);
+        assert_eq!(knocked(&token()), 429);
+    }
+
+    /// What an entitled caller is refused for, and `""`.
+    fn wants(
+        change: impl FnOnce(&mut Caller),
+        model: &str,
+        n: Option<u32>,
+        max_tokens: Option<u64>,
+    ) -> String {
+        let snapshot = snapshot(REQUIRED);
+        let (callers, cells) = (callers(change), Cells::default());
+        let head = format!("POST / HTTP/1.1\r\nhost: g\r\n{}\r\n", token());
+        let parsed = parse_request(head.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
+        let (peer, bytes, now) = (HOME.into(), head.as_bytes(), Now(1));
+        let knock = Knock { peer, head: &parsed, bytes, endpoint: None, now, unix_ms: 0 };
+        let told = &mut RateHeaders::default();
+        let mut admitted = admit(&snapshot, Some(&callers), &cells, knock, told).unwrap_or_else(|_| panic!());
+        let target = route::target(&snapshot, model).expect("a target");
+        let endpoint = Endpoint::ChatCompletions;
+        let want = Want {
+            endpoint,
+            model,
+            stream: false,
+            n,
+            max_tokens,
+            body_bytes: 40,
+            head: &parsed,
+            bytes,
+            now,
+            unix_ms: 0,
+        };
+        match entitle(&snapshot, &mut admitted, target, want, told) {
+            Ok(_) => String::new(),
+            Err(refusal) => refusal.class().code.to_owned(),
+        }
+    }
+
+    #[test]
+    fn models_and_caps_are_a_callers_own() {
+        let globs = |caller: &mut Caller| caller.models = ["p/a*"].map(crate::base::glob::Glob::new).into();
+        assert_eq!(wants(globs, "p/abc", None, None), "");
+        assert_eq!(wants(globs, "p/b", None, None), "model_not_allowed");
+        let caps = |caller: &mut Caller| {
+            caller.caps = Caps { n_max: Some(1), max_tokens_max: Some(10), body_bytes_max: None };
+        };
+        assert_eq!(wants(caps, "p/a", None, Some(10)), "");
+        assert_eq!(wants(caps, "p/a", Some(2), Some(10)), "invalid_value");
+        assert_eq!(wants(caps, "p/a", None, Some(11)), "invalid_value");
+        assert_eq!(wants(caps, "p/a", None, None), "invalid_value");
+    }
+}
