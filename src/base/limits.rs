@@ -217,3 +217,26 @@ pub const COMPLETION_TOKENS_ESTIMATE: u64 = 512;
 pub const BYTES_PER_TOKEN_ESTIMATE: u64 = 4;
 /// Most tokens a prompt is taken to have: images and audio in a body are bytes, but far fewer tokens.
 pub const PROMPT_TOKENS_ESTIMATE_MAX: u64 = 128 << 10;
+
+// Routes. The first bound what an operator can do by mistake.
+
+/// Most nodes of one route's tree, conditions included.
+pub const ROUTE_NODES_MAX: usize = 1_000;
+/// Deepest tree, conditions included: the reader recurses over it.
+pub const ROUTE_DEPTH_MAX: usize = 64;
+/// Most routes, and most aliases.
+pub const ROUTES_MAX: usize = 1_024;
+pub const ALIASES_MAX: usize = 4_096;
+/// Most aliases with a `*`, and most `[[fallback]]` tables: they are tried in order at each request.
+pub const ALIAS_PATTERNS_MAX: usize = 64;
+pub const FALLBACK_TABLES_MAX: usize = 64;
+/// Most targets of one model service, its fallbacks included.
+pub const SERVICE_TARGETS_MAX: usize = 32;
+/// Most values of one `in`: they are compared one by one.
+pub const CONDITION_VALUES_MAX: usize = 256;
+/// Attempts at one request, over all its targets: by default, and the most that can be configured.
+pub const ATTEMPTS_MAX: u8 = 3;
+pub const ATTEMPTS_CEILING: u8 = 10;
+const _: () = assert!(ATTEMPTS_MAX <= ATTEMPTS_CEILING);
+/// Largest whole number in a condition: above it, metadata (64-bit floating point) no longer tells neighbours apart.
+pub const CONDITION_NUMBER_MAX: u64 = 1 << 53;

@@ -23,7 +23,7 @@ use crate::{
         admin::Admin,
         fetch::HttpFetch,
         log::Log,
-        models::{ListAddress, ModelSource, Models},
+        models::{ListAddress, ModelSource, Models, Offer},
         resolver::{Resolver, SystemLookup},
         signals::{Actions, SignalsThread},
         standing::{Reloads, Standing},
@@ -68,7 +68,10 @@ impl Publisher {
         snapshot.enrol(&mut self.roll);
         snapshot.generation = self.snapshots.generation() + 1;
         self.resolver.want(names(&snapshot));
-        self.models.reload(snapshot.providers.iter().map(model_source).collect());
+        self.models.reload(Offer {
+            sources: snapshot.providers.iter().map(model_source).collect(),
+            own: snapshot.own_models().map(|(id, owner)| (id.into(), owner.into())).collect(),
+        });
         let generation = self.snapshots.publish(Arc::new(snapshot));
         self.reloads.accepted(self.roll.clone());
         generation

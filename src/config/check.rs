@@ -13,6 +13,7 @@ use super::{
     provider::provider,
     quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
+    routes::{self, Known},
     snapshot::{Admin, Auth, Backend, Cores, Limits, Parts, Server, Snapshot, Timeouts},
 };
 use crate::base::{ids::Line, limits};
@@ -59,8 +60,9 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         provider.allowance = quotas::first(&quotas.providers, &provider.name)
             .map(|allowance| Numbered { allowance: allowance.clone(), line: Line(0) });
     }
+    let routes = routes::read(&mut root, Known { list: &providers, taken: &taken });
     root.close();
-    Snapshot::new(Parts { server, admin, limits, auth, quotas }, providers)
+    Snapshot::new(Parts { server, admin, limits, auth, quotas, routes }, providers)
 }
 
 /// Which setting took which address: no two listeners may share one.

@@ -51,6 +51,26 @@
 //! budget_tokens_day = …        # calendar, UTC, kept over restarts; by gateway and caller
 //! budget_tokens_month = …
 //! on_exceed = "finish"         # or "cut": a running stream whose tokens cross the limit
+//! [[route]]                    # explained in routes/mod.rs
+//! name = …                     # callers ask for it as the model `dynamic/<name>`
+//! if = …                       # a condition, then one of these two branches, each made as a route is:
+//! then = …
+//! else = …
+//! split = [{ percent = …, … }, …]  # or: one of these branches, by share of requests
+//! model = …                    # or: a model service, `{provider}/{model}`; instead: targets = [{ model = …, key = …,
+//! key = …                      #   weight = 1, price = … }, …] among which `balance` chooses
+//! fallbacks = []               # where to go when those fail, in order; each a model, or { model = …, key = … }
+//! balance = "weighted"         # or "least_in_flight", "fastest" (to the first token), "cheapest", "sticky"
+//! sticky_by = …                # "user", "caller", "header.<name>" or "metadata.<key>": for `sticky` and for `split`
+//! attempts_max = 3             # over all targets
+//! timeouts = {}                # over the provider's; also first_token_secs
+//! retry_unanswered = true      # elsewhere, after a request was sent and nothing came back: it may be billed twice
+//! retry_missing_model = false  # elsewhere, when a provider does not know the model
+//! [[fallback]]                 # the same for what is asked for as `{provider}/{model}`: the first that fits counts
+//! match = …                    # a model; a `*` at the end stands for any rest
+//! to = …                       # as fallbacks; also attempts_max, timeouts, retry_unanswered, retry_missing_model
+//! [aliases]                    # other names for models
+//! "…" = …                      # a model or a route; with a `*` at its end, for every name that begins so
 //! [[provider]]
 //! name = …                     # of a profile, or any other
 //! profile = …                  # the profile of that name
@@ -79,6 +99,7 @@ mod provider;
 pub mod quotas;
 mod raw;
 mod report;
+pub mod routes;
 mod snapshot;
 mod suggest;
 mod surroundings;

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::quotas::{Numbered, Quotas};
+use super::{
+    quotas::{Numbered, Quotas},
+    routes::Routes,
+};
 use crate::base::{
     ids::{ProviderId, ProviderRoll},
     secret::Secret,
@@ -25,6 +28,7 @@ pub struct Snapshot {
     pub limits: Limits,
     pub auth: Auth,
     pub quotas: Quotas,
+    pub routes: Routes,
     pub providers: Vec<Provider>,
     // by_name[p.name] == i exactly when providers[i] is p
     by_name: HashMap<Box<str>, ProviderPlace>,
@@ -36,10 +40,10 @@ pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
     pub(super) fn new(parts: Parts, providers: Vec<Provider>) -> Self {
-        let Parts { server, admin, limits, auth, quotas } = parts;
+        let Parts { server, admin, limits, auth, quotas, routes } = parts;
         let ids = (0..=u16::MAX).map(ProviderPlace);
         let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
-        Self { generation: 0, server, admin, limits, auth, quotas, providers, by_name }
+        Self { generation: 0, server, admin, limits, auth, quotas, routes, providers, by_name }
     }
 
     /// Gives each provider its number. What did not fit on the roll is counted as the last that did.
@@ -56,6 +60,14 @@ impl Snapshot {
         let id = *self.by_name.get(name)?;
         Some((id, self.providers.get(usize::from(id.0))?))
     }
+
+    /// The models that the gateway itself offers, routes and aliases, each with whose it is.
+    pub fn own_models(&self) -> impl Iterator<Item = (String, &str)> {
+        self.routes.offered().map(|(id, place)| {
+            let owner = place.and_then(|place| self.providers.get(usize::from(place.0)));
+            (id, owner.map_or("ringway", |provider| &*provider.name))
+        })
+    }
 }
 
 /// What a snapshot is made of besides its providers.
@@ -65,6 +77,7 @@ pub(super) struct Parts {
     pub(super) limits: Limits,
     pub(super) auth: Auth,
     pub(super) quotas: Quotas,
+    pub(super) routes: Routes,
 }
 
 /// Identity verification.

@@ -337,7 +337,12 @@ impl<W: World> record::Desk for Desk<'_, W> {
 
 fn no_route(why: NoRoute, model: &str) -> Stop {
     Stop::Refused(match why {
-        NoRoute::NoProvider | NoRoute::UnknownProvider => Refusal::UnknownModel { model: model.into() },
+        NoRoute::NoProvider | NoRoute::UnknownProvider | NoRoute::UnknownRoute => {
+            Refusal::UnknownModel { model: model.into() }
+        }
+        NoRoute::BadMetadata(bad) => {
+            Refusal::BadBody { message: bad.reason().into(), param: None, code: "invalid_metadata" }
+        }
         NoRoute::NoKey => {
             let provider = model.split('/').next().unwrap_or_default();
             Refusal::NoProviderKey { provider: provider.into() }

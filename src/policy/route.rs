@@ -1,6 +1,9 @@
 //! From the model's name to the target that serves it.
 
-use crate::config::{Provider, ProviderPlace, Snapshot};
+use crate::{
+    config::{Provider, ProviderPlace, Snapshot},
+    wire::metadata::BadMetadata,
+};
 
 /// Where an exchange goes, and what its model is called there.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,10 @@ pub enum NoRoute {
     UnknownProvider,
     /// The provider is known but has no key to call it with.
     NoKey,
+    /// `dynamic/` and no route of that name.
+    UnknownRoute,
+    /// The route asks for metadata, and the header cannot be read.
+    BadMetadata(BadMetadata),
 }
 
 /// Splits at the first slash: a model's own name may hold more of them.
