@@ -20,14 +20,14 @@ enum Val {
 #[derive(Debug)]
 enum Cond {
     Is(&'static str, &'static str, Vec<Val>),
-    All(Vec<Cond>),
-    Any(Vec<Cond>),
-    Not(Box<Cond>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
 }
 
 #[derive(Debug)]
 enum Branch {
-    If(Cond, Box<Branch>, Box<Branch>),
+    If(Cond, Box<Self>, Box<Self>),
     Leaf(usize),
 }
 

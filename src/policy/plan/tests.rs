@@ -230,8 +230,8 @@ fn what_is_just_back_has_its_share_and_the_rest_goes_to_who_is_well() {
 #[test]
 fn the_least_busy_comes_first_and_equals_take_turns() {
     let snapshot = service("balance = \"least_in_flight\"\ntargets = [\"p/a\", \"p/b\", \"p/c\"]");
-    let mut board = Board::default();
-    board.in_flight = HashMap::from([(key("a"), 7), (key("b"), 0), (key("c"), 3)]);
+    let in_flight = HashMap::from([(key("a"), 7), (key("b"), 0), (key("c"), 3)]);
+    let mut board = Board { in_flight, ..Board::default() };
     assert_eq!(planned(&snapshot, &facts("dynamic/r"), 1, &board), ["p/b", "p/c", "p/a"]);
     board.in_flight.insert(key("c"), 0);
     check_shares(&shares(&snapshot, &board, &facts("dynamic/r")), &[("p/b", 0.5), ("p/c", 0.5)]);
@@ -241,8 +241,8 @@ fn the_least_busy_comes_first_and_equals_take_turns() {
 fn of_two_taken_by_chance_the_faster_comes_first() {
     let snapshot = service("balance = \"fastest\"\ntargets = [\"p/a\", \"p/b\", \"p/c\"]");
     let facts = facts("dynamic/r");
-    let mut board = Board::default();
-    board.first_token_us = HashMap::from([(key("a"), 300), (key("b"), 100), (key("c"), 200)]);
+    let first_token_us = HashMap::from([(key("a"), 300), (key("b"), 100), (key("c"), 200)]);
+    let mut board = Board { first_token_us, ..Board::default() };
     // The slowest wins no pair, the fastest both of its pairs of three.
     let third = 1.0 / 3.0;
     check_shares(&shares(&snapshot, &board, &facts), &[("p/a", 0.0), ("p/b", 2.0 * third), ("p/c", third)]);
