@@ -217,3 +217,37 @@ pub const COMPLETION_TOKENS_ESTIMATE: u64 = 512;
 pub const BYTES_PER_TOKEN_ESTIMATE: u64 = 4;
 /// Most tokens a prompt is taken to have: images and audio in a body are bytes, but far fewer tokens.
 pub const PROMPT_TOKENS_ESTIMATE_MAX: u64 = 128 << 10;
+
+// Health, breakers and retries (`policy/breaker`, `policy/attempts`, `bridge/health`).
+
+/// Most attempts a request can be configured to have: more would multiply with those of the SDKs.
+pub const ATTEMPTS_CEILING: usize = 10;
+/// Defaults for how long a breaker is open the first time, at most, and how long it takes to trust a target again.
+pub const BREAKER_OPEN_TIME: Duration = Duration::from_secs(5);
+pub const BREAKER_OPEN_TIME_MAX: Duration = Duration::from_secs(60);
+pub const BREAKER_RAMP_TIME: Duration = Duration::from_secs(10);
+/// A half-open probe is waited for this long; then another may try, because a black hole would keep the first for minutes.
+pub const PROBE_TIME_MS: u64 = 10_000;
+/// How long a key stays aside when its account has no money, and when the provider did not accept it: the second may have
+/// been said of one model only.
+pub const KEY_DEAD_MS: u64 = 600_000;
+pub const KEY_REFUSED_MS: u64 = 60_000;
+/// Longest wait of an upstream that a breaker heeds: a typing error of a provider's must not cost a day.
+pub const BREAKER_RETRY_AFTER_MS_MAX: u64 = 600_000;
+/// First and longest back-off before the same target is tried again, which is also the longest `retry-after` that is worth
+/// waiting for with a client on the line.
+pub const BACKOFF_MS: u64 = 25;
+pub const BACKOFF_MS_MAX: u64 = 1_000;
+const _: () = assert!(BACKOFF_MS < BACKOFF_MS_MAX && BACKOFF_MS_MAX < RETRY_AFTER_MS_MAX);
+/// Retries a provider has beside its share of the requests, so that few requests have some at all.
+pub const RETRY_BUDGET_LEAST: u64 = 3;
+/// Targets whose health is known at once, and how many of them share a line of the board: 1 MiB in all. A target that finds
+/// no room is taken for healthy.
+pub const HEALTH_TARGETS_MAX: usize = 4_096;
+pub const HEALTH_WAYS: usize = 8;
+const _: () = assert!(HEALTH_TARGETS_MAX.is_multiple_of(HEALTH_WAYS));
+/// Keys that are put aside at once; one more takes the place of the one that is back soonest.
+pub const KEYS_ASIDE_MAX: usize = 512;
+/// Most bytes of an upstream's error body in which its code is looked for, and longest wait it may name: a day.
+pub const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
+pub const UPSTREAM_RETRY_AFTER_MS_MAX: u64 = 86_400_000;

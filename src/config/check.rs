@@ -9,7 +9,7 @@ use std::{
 use toml::de::DeValue;
 
 use super::{
-    certificate,
+    breaker, certificate,
     provider::provider,
     quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
@@ -39,6 +39,8 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     };
     let auth = auth(root.table("auth"), &server);
     let quotas = quotas(&mut root);
+    let breaker = breaker::breaker(&mut root);
+    let retry = breaker::retry(&mut root);
     let tables = root.tables("provider");
     if tables.is_empty() {
         root.warn(
@@ -60,7 +62,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
             .map(|allowance| Numbered { allowance: allowance.clone(), line: Line(0) });
     }
     root.close();
-    Snapshot::new(Parts { server, admin, limits, auth, quotas }, providers)
+    Snapshot::new(Parts { server, admin, limits, auth, quotas, breaker, retry }, providers)
 }
 
 /// Which setting took which address: no two listeners may share one.

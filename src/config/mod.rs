@@ -39,6 +39,17 @@
 //! [auth]
 //! required = …                 # whether callers must show a token: yes, unless only this machine can connect
 //! allow_anonymous = false      # must be true for `required = false` where other machines can connect
+//! [breaker]                    # of each target; explained in config/breaker.rs
+//! enabled = true
+//! failures = 5                 # in a row
+//! rate_percent = 50            # failed, of at least
+//! rate_requests = 20           # in ten seconds
+//! open_secs = 5                # doubled each time, up to
+//! open_max_secs = 60
+//! ramp_secs = 10
+//! [retry]
+//! attempts_max = 3             # over all targets of a request
+//! budget_percent = 10          # of a provider's requests: tries at the same target again
 //! [[limit]]                    # for each kind of key
 //! by = …                       # "gateway", "address", "caller", "provider", "model" or "metadata.<key>"
 //! match = "*"                  # names of callers, providers, models; the first table that fits counts
@@ -69,6 +80,7 @@
 //! ```
 
 pub mod allowance;
+pub mod breaker;
 mod certificate;
 mod check;
 mod complaint;

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::quotas::{Numbered, Quotas};
+use super::{
+    breaker::{Breaker, Retry},
+    quotas::{Numbered, Quotas},
+};
 use crate::base::{
     ids::{ProviderId, ProviderRoll},
     secret::Secret,
@@ -25,6 +28,8 @@ pub struct Snapshot {
     pub limits: Limits,
     pub auth: Auth,
     pub quotas: Quotas,
+    pub breaker: Breaker,
+    pub retry: Retry,
     pub providers: Vec<Provider>,
     // by_name[p.name] == i exactly when providers[i] is p
     by_name: HashMap<Box<str>, ProviderPlace>,
@@ -36,10 +41,10 @@ pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
     pub(super) fn new(parts: Parts, providers: Vec<Provider>) -> Self {
-        let Parts { server, admin, limits, auth, quotas } = parts;
+        let Parts { server, admin, limits, auth, quotas, breaker, retry } = parts;
         let ids = (0..=u16::MAX).map(ProviderPlace);
         let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
-        Self { generation: 0, server, admin, limits, auth, quotas, providers, by_name }
+        Self { generation: 0, server, admin, limits, auth, quotas, breaker, retry, providers, by_name }
     }
 
     /// Gives each provider its number. What did not fit on the roll is counted as the last that did.
@@ -65,6 +70,8 @@ pub(super) struct Parts {
     pub(super) limits: Limits,
     pub(super) auth: Auth,
     pub(super) quotas: Quotas,
+    pub(super) breaker: Breaker,
+    pub(super) retry: Retry,
 }
 
 /// Identity verification.

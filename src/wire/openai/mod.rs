@@ -4,3 +4,4 @@ pub mod endpoint;
 pub mod models;
 pub mod refusal;
 pub mod stream;
+pub mod upstream_error;
