@@ -8,6 +8,7 @@
 pub mod addresses;
 pub mod bulletin;
 pub mod drain;
+pub mod health;
 pub mod outbox;
 pub mod padded;
 pub mod vitals;
