@@ -163,6 +163,8 @@ pub enum Fault {
 pub struct Judgement {
     pub verdict: Verdict,
     pub bearing: Bearing,
+    /// In one word, for the books.
+    pub reason: &'static str,
 }
 
 /// Does the provider keep what it makes of this request? Then a second try could leave two.
@@ -198,11 +200,11 @@ pub fn judge(came: Came, at: &Situation, chance: u64, spend: impl FnOnce() -> bo
     } else {
         (at.another_target && row.moves(at)).then_some(Verdict::NextTarget)
     };
-    let verdict = verdict.unwrap_or(match came {
+    let verdict = verdict.unwrap_or_else(|| match came {
         Came::Answered(_) if !at.committed && row.is_shown() => Verdict::PassThrough,
         _ => Verdict::GiveUp,
     });
-    Judgement { verdict, bearing }
+    Judgement { verdict, bearing, reason: row.reason() }
 }
 
 /// The table: what an outcome is.
@@ -343,6 +345,24 @@ impl Row {
             Self::Billing => Bearing::KeyDead,
             Self::Key => Bearing::KeyRefused,
             Self::Stale { .. } | Self::MissingModel | Self::Request | Self::Ours => Bearing::Nothing,
+        }
+    }
+}
+
+impl Row {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Nameless => Fault::Unreachable.name(),
+            Self::Unsent(fault) | Self::Silent(fault) | Self::Broken(fault) | Self::Busy { fault, .. } => {
+                fault.name()
+            }
+            Self::Stale { .. } => "stale",
+            Self::Billing => "key_dead",
+            Self::Redirect => "redirected",
+            Self::Key => "key_refused",
+            Self::MissingModel => "missing_model",
+            Self::Request => "request",
+            Self::Ours => "ended",
         }
     }
 }

@@ -427,9 +427,8 @@ mod tests {
                     _ if word.standing(rules, at(now)) != Standing::Probe => {}
                     event => {
                         word = word.probed(at(now));
-                        let doublings = match twin {
-                            Twin::Open { doublings, .. } | Twin::Probing { doublings, .. } => doublings,
-                            _ => panic!("seed {seed}, step {step}: {twin:?} has a probe to give"),
+                        let (Twin::Open { doublings, .. } | Twin::Probing { doublings, .. }) = twin else {
+                            panic!("seed {seed}, step {step}: {twin:?} has a probe to give");
                         };
                         twin = Twin::Probing { until: now + PROBE_TIME_MS, doublings };
                         if event == 5 && probe {
