@@ -5,7 +5,7 @@ use std::{hint::black_box, num::NonZeroU64, sync::Arc, thread};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::{
     base::{glob::Glob, ids::LineRoll, now::Now},
-    bridge::quota::QuotaBoard,
+    bridge::{health::HealthBoard, quota::QuotaBoard},
     config::{
         self, Process, Snapshot,
         allowance::{Allowance, Limit, Measure, Rate},
@@ -13,7 +13,7 @@ use ringway::{
     },
     policy::{
         admit::{Knock, Want, admit, entitle},
-        route,
+        condition, plan,
     },
     wire::{
         http1::head::{HeadLimits, parse_request},
@@ -92,7 +92,7 @@ fn admission(c: &mut Criterion) {
         &*render(id(77), &SECRET)
     );
     let parsed = parse_request(head.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
-    let target = route::target(&snapshot, "local/model").expect("a target");
+    let health = HealthBoard::default();
     let mut now = 1_000_000_000;
     let mut once = |board: &QuotaBoard| {
         now += 1_000;
@@ -114,12 +114,22 @@ fn admission(c: &mut Criterion) {
             now,
             unix_ms: 1,
         };
+        let facts = condition::Facts {
+            model: "local/model",
+            stream: true,
+            user: None,
+            caller: None,
+            tags: &[],
+            header: &|_| None,
+            metadata: condition::Told::Raw(None),
+        };
+        let plan = plan::plan(&snapshot, &facts, 1, &health, now).expect("a plan");
         let mut entitled =
-            entitle(&snapshot, &mut admitted, target, black_box(want), &mut told).expect("it may");
+            entitle(&snapshot, &mut admitted, plan, black_box(want), &mut told).expect("it may");
         entitled.settle(Some(100), now);
         told
     };
-    c.bench_function("admit, entitle and settle: token, 257 networks, three limits", |b| {
+    c.bench_function("admit, plan, entitle and settle: token, 257 networks, three limits", |b| {
         b.iter(|| black_box(once(&board)));
     });
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));

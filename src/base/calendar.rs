@@ -29,6 +29,21 @@ pub fn date(day: u32) -> (u32, u32, u32) {
     (narrow(year), narrow(month), narrow(day_of_month))
 }
 
+/// The day since 1970-01-01 of a date; `None` for what is no date, or lies before.
+pub fn day_of(year: u32, month: u32, day: u32) -> Option<u32> {
+    if !(1970..=9_999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // The inverse of `date`, which also judges it: the 31st of February is another day's date.
+    let shifted_year = u64::from(year - u32::from(month <= 2));
+    let shifted_month = u64::from((month + 9) % 12);
+    let year_of_era = shifted_year % 400;
+    let day_of_year = (153 * shifted_month + 2) / 5 + u64::from(day) - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let number = u32::try_from((shifted_year / 400 * 146_097 + day_of_era).checked_sub(719_468)?).ok()?;
+    (date(number) == (year, month, day)).then_some(number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +61,22 @@ mod tests {
             (47_541, (2100, 3, 1)),
         ] {
             assert_eq!(date(number), expect, "{number}");
+            assert_eq!(day_of(expect.0, expect.1, expect.2), Some(number));
+        }
+    }
+
+    #[test]
+    fn what_is_no_date_has_no_day() {
+        for (year, month, day) in [
+            (1969, 12, 31),
+            (2023, 2, 29),
+            (2024, 4, 31),
+            (2024, 0, 1),
+            (2024, 13, 1),
+            (2024, 1, 0),
+            (2024, 1, 32),
+        ] {
+            assert_eq!(day_of(year, month, day), None);
         }
     }
 

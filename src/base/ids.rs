@@ -80,9 +80,47 @@ impl LineRoll {
     }
 }
 
+/// A target's number on the board: provider, key and model hashed. The same names have the same number in every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TargetKey(pub u64);
+
+impl TargetKey {
+    pub fn of(provider: &str, key: &str, model: &str) -> Self {
+        // A byte that no name can hold parts them.
+        let names = [provider.as_bytes(), b"\0", key.as_bytes(), b"\0", model.as_bytes()];
+        Self(mix(names.iter().fold(FNV_START, |hash, part| fnv(hash, part))))
+    }
+}
+
+/// Where [`fnv`] begins.
+pub const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a: what is remembered by its hash must hash the same in every process. Its low bits are weak until [`mix`]ed.
+pub fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Spreads every bit over all (the finisher of splitmix64). One to one.
+pub fn mix(bits: u64) -> u64 {
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_targets_number_is_fixed_and_its_parts_do_not_run_together() {
+        assert_eq!(
+            TargetKey::of("openai", "default", "gpt-4o"),
+            TargetKey::of("openai", "default", "gpt-4o")
+        );
+        assert_ne!(TargetKey::of("a", "bc", "d"), TargetKey::of("ab", "c", "d"));
+        assert_ne!(TargetKey::of("a", "b", "cd"), TargetKey::of("a", "bc", "d"));
+        assert_eq!(fnv(FNV_START, b"foobar"), 0x8594_4171_f739_67e8, "as published");
+    }
 
     #[test]
     fn a_number_means_the_same_name_for_ever() {

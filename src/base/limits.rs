@@ -282,3 +282,64 @@ const _: () = assert!(CALLER_LIST_MAX * (MODEL_BYTES_MAX + 3) * 3 < CALLER_SETTI
 /// Longest body of a refused request that is read and forgotten, so that its connection can stay: most chat requests are
 /// shorter, and a client that is over its limit is not made to connect anew each time.
 pub const SKIPPED_BODY_BYTES_MAX: u64 = 64 << 10;
+
+// Routes. The first bound what an operator can do by mistake.
+
+/// Most nodes of one route's tree, conditions included.
+pub const ROUTE_NODES_MAX: usize = 1_000;
+/// Deepest tree, conditions included: the reader recurses over it.
+pub const ROUTE_DEPTH_MAX: usize = 64;
+/// Most routes, and most aliases.
+pub const ROUTES_MAX: usize = 1_024;
+pub const ALIASES_MAX: usize = 4_096;
+/// Most aliases with a `*`, and most `[[fallback]]` tables: they are tried in order at each request.
+pub const ALIAS_PATTERNS_MAX: usize = 64;
+pub const FALLBACK_TABLES_MAX: usize = 64;
+/// Most targets of one model service, its fallbacks included.
+pub const SERVICE_TARGETS_MAX: usize = 32;
+/// Most values of one `in`: they are compared one by one.
+pub const CONDITION_VALUES_MAX: usize = 256;
+/// Attempts at one request, over all its targets: by default, and the most that can be configured.
+pub const ATTEMPTS_MAX: u8 = 3;
+pub const ATTEMPTS_CEILING: u8 = 10;
+const _: () = assert!(ATTEMPTS_MAX <= ATTEMPTS_CEILING);
+/// Largest whole number in a condition: above it, metadata (64-bit floating point) no longer tells neighbours apart.
+pub const CONDITION_NUMBER_MAX: u64 = 1 << 53;
+
+// Health, breakers and retries (`policy/breaker`, `policy/attempts`, `bridge/health`).
+
+/// Defaults for how long a breaker is open the first time, at most, and how long it takes to trust a target again.
+pub const BREAKER_OPEN_TIME: Duration = Duration::from_secs(5);
+pub const BREAKER_OPEN_TIME_MAX: Duration = Duration::from_secs(60);
+pub const BREAKER_RAMP_TIME: Duration = Duration::from_secs(10);
+/// A half-open probe is waited for this long; then another may try, because a black hole would keep the first for minutes.
+pub const PROBE_TIME_MS: u64 = 10_000;
+/// How long a key stays aside when its account has no money, and when the provider did not accept it: the second may have
+/// been said of one model only.
+pub const KEY_DEAD_MS: u64 = 600_000;
+pub const KEY_REFUSED_MS: u64 = 60_000;
+/// Longest wait of an upstream that a breaker heeds: a typing error of a provider's must not cost a day.
+pub const BREAKER_RETRY_AFTER_MS_MAX: u64 = 600_000;
+/// First and longest back-off before the same target is tried again, which is also the longest `retry-after` that is worth
+/// waiting for with a client on the line.
+pub const BACKOFF_MS: u64 = 25;
+pub const BACKOFF_MS_MAX: u64 = 1_000;
+const _: () = assert!(BACKOFF_MS < BACKOFF_MS_MAX && BACKOFF_MS_MAX < RETRY_AFTER_MS_MAX);
+/// Retries a provider has beside its share of the requests, so that few requests have some at all.
+pub const RETRY_BUDGET_LEAST: u64 = 3;
+/// Targets whose health is known at once, and how many of them share a line of the board: 1 MiB in all. A target that finds
+/// no room is taken for healthy.
+pub const HEALTH_TARGETS_MAX: usize = 4_096;
+pub const HEALTH_WAYS: usize = 8;
+const _: () = assert!(HEALTH_TARGETS_MAX.is_multiple_of(HEALTH_WAYS));
+/// Keys that are put aside at once; one more takes the place of the one that is back soonest.
+pub const KEYS_ASIDE_MAX: usize = 512;
+/// Most bytes of an upstream's error body in which its code is looked for, and longest wait it may name: a day.
+pub const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
+pub const UPSTREAM_RETRY_AFTER_MS_MAX: u64 = 86_400_000;
+
+/// Longest body that is kept to be sent again: longer than most, images included, and a fraction of what a core may buffer.
+pub const REPLAYED_BODY_BYTES_MAX: usize = 4 << 20;
+const _: () = assert!(REPLAYED_BODY_BYTES_MAX <= BODY_BYTES_MAX);
+/// How long the body of a short error may take: it is read before anybody is told of it.
+pub const ERROR_BODY_TIME: Duration = Duration::from_secs(5);

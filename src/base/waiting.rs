@@ -19,6 +19,8 @@ pub enum Waiting {
     Send,
     /// For the first byte of an upstream's answer.
     FirstByte,
+    /// For the first event of a stream that carries something generated.
+    FirstToken,
     /// For the next bytes of an upstream's answer.
     BetweenBytes,
     /// For the end of the exchange as a whole.

@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod bulletin;
 pub mod drain;
 pub mod handoff;
+pub mod health;
 pub mod outbox;
 pub mod padded;
 pub mod quota;

@@ -28,6 +28,7 @@ use crate::{
         bulletin::{Board, Bulletin},
         drain::{Drain, Stage},
         handoff::{Door, Inbox},
+        health::HealthBoard,
         outbox::Outbox,
         quota::QuotaBoard,
         vitals::Vitals,
@@ -89,6 +90,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let lists = Arc::new(Bulletin::<ModelList>::new(cores));
     let callers = Arc::new(Bulletin::<Option<Callers>>::new(cores));
     let quota = Arc::new(QuotaBoard::new());
+    let health = Arc::new(HealthBoard::default());
     let certificates = Arc::new(Bulletin::<Arc<ServerConfig>>::new(cores));
     let vitals: Arc<[Vitals]> = cpus.iter().map(|cpu| Vitals::new(cpu.map_or(0, |cpu| cpu.id))).collect();
     let outboxes: Arc<[Outbox]> = (0..cores).map(|_| Outbox::new()).collect();
@@ -130,6 +132,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         started_with: Fixed::of(&snapshot),
         callers: callers.clone(),
         lines: LineRoll::default(),
+        health: health.clone(),
         storage: state
             .as_ref()
             .map(|path| Storage::open(path, quota.clone(), log.clone()))
@@ -165,6 +168,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
             models: lists.clone(),
             callers: callers.clone(),
             quota: quota.clone(),
+            health: health.clone(),
             certificates: certificates.clone(),
             drain: drain.clone(),
             outboxes: outboxes.clone(),

@@ -4,6 +4,7 @@ mod callers;
 mod check;
 mod date;
 mod demo;
+mod explain;
 mod fixed;
 mod house;
 mod panics;
@@ -54,6 +55,8 @@ enum Command {
         #[arg(short, long, value_name = "FILE", env = "RINGWAY_CONFIG")]
         config: PathBuf,
     },
+    /// What would become of a request: its way, its targets, its limits, what would be sent. Nothing is.
+    Explain(Box<explain::Explain>),
     /// Who may call: make, list, disable, rotate, whether or not a gateway runs.
     Callers(callers::Callers),
 }
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         (None, Some(config)) => check::check(&config),
         (Some(Command::Check { config }), _) => check::check(&config),
         (Some(Command::Run { config, backend }), _) => run::run(&config, backend.map(Choice::from)),
+        (Some(Command::Explain(arguments)), _) => explain::explain(*arguments),
         (Some(Command::Callers(arguments)), _) => callers::callers(arguments),
         (Some(Command::Demo { listen, backend }), _) => demo::demo(listen, backend.into()),
         (None, None) => {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     base::ids::{Line, LineRoll, ProviderRoll},
-    bridge::{bulletin::Bulletin, quota::QuotaBoard},
+    bridge::{bulletin::Bulletin, health::HealthBoard, quota::QuotaBoard},
     config::{
         NoLine, ServerTls, Snapshot,
         allowance::{Allowance, Limit},
@@ -22,7 +22,7 @@ use crate::{
     control::{
         budgets::{BudgetKeeper, Kept},
         log::Log,
-        models::Models,
+        models::{Models, Offer},
         resolver::Resolver,
         standing::Reloads,
         state::{Running, State, Trouble, watch::News},
@@ -33,6 +33,7 @@ use crate::{
 pub(super) struct Publisher {
     pub(super) roll: ProviderRoll,
     pub(super) lines: LineRoll,
+    pub(super) health: Arc<HealthBoard>,
     pub(super) snapshots: Arc<Bulletin<Snapshot>>,
     pub(super) callers: Arc<Bulletin<Option<Callers>>>,
     pub(super) certificates: Arc<Bulletin<Arc<ServerConfig>>>,
@@ -101,10 +102,14 @@ impl Publisher {
             self.callers.publish(Arc::new(callers));
             self.reloads.callers_are_known(None);
         }
+        self.health.configure(snapshot.breaker, snapshot.retry);
         snapshot.enrol(&mut self.roll);
         snapshot.generation = self.snapshots.generation() + 1;
         self.resolver.want(names(&snapshot));
-        self.models.reload(snapshot.providers.iter().map(model_source).collect());
+        self.models.reload(Offer {
+            sources: snapshot.providers.iter().map(model_source).collect(),
+            own: snapshot.own_models().map(|(id, owner)| (id.into(), owner.into())).collect(),
+        });
         let generation = self.snapshots.publish(Arc::new(snapshot));
         self.reloads.accepted(self.roll.clone());
         Ok(Published { generation, certificate_is_new, waits_for_restart })

@@ -11,10 +11,11 @@ use toml::de::DeValue;
 
 use super::{
     access::access,
-    certificate,
+    breaker, certificate,
     provider::provider,
     quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
+    routes::{self, Known},
     snapshot::{Access, Admin, Auth, Backend, Cores, Limits, Parts, Server, Snapshot, Timeouts},
     surroundings::Surroundings,
 };
@@ -56,6 +57,8 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
             "[state]\n          dir = \"/var/lib/ringway\"",
         );
     }
+    let breaker = breaker::breaker(&mut root);
+    let retry = breaker::retry(&mut root);
     let tables = root.tables("provider");
     if tables.is_empty() {
         root.warn(
@@ -76,8 +79,12 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         provider.allowance = quotas::first(&quotas.providers, &provider.name)
             .map(|allowance| Numbered { allowance: allowance.clone(), line: Line(0) });
     }
+    let routes = routes::read(&mut root, Known { list: &providers, taken: &taken });
     root.close();
-    Snapshot::new(Parts { server, admin, access, limits, state, auth, quotas }, providers)
+    Snapshot::new(
+        Parts { server, admin, access, limits, state, auth, quotas, routes, breaker, retry },
+        providers,
+    )
 }
 
 /// Which setting took which address: no two listeners may share one.

@@ -47,6 +47,17 @@
 //! [auth]
 //! required = …                 # whether callers must show a token: yes, unless only this machine can connect
 //! allow_anonymous = false      # must be true for `required = false` where other machines can connect
+//! [breaker]                    # of each target; explained in config/breaker.rs
+//! enabled = true
+//! failures = 5                 # in a row
+//! rate_percent = 50            # failed, of at least
+//! rate_requests = 20           # in ten seconds
+//! open_secs = 5                # doubled each time, up to
+//! open_max_secs = 60
+//! ramp_secs = 10
+//! [retry]
+//! attempts_max = 3             # over all targets of a request
+//! budget_percent = 10          # of a provider's requests: tries at the same target again
 //! [[limit]]                    # for each kind of key
 //! by = …                       # "gateway", "address", "caller", "provider", "model" or "metadata.<key>"
 //! match = "*"                  # names of callers, providers, models; the first table that fits counts
@@ -61,6 +72,26 @@
 //! on_exceed = "finish"         # or "cut": a running stream whose tokens cross the limit
 //! [state]
 //! dir = …                      # what outlives the process, such as callers; systemd's $STATE_DIRECTORY, or there is none
+//! [[route]]                    # explained in routes/mod.rs
+//! name = …                     # callers ask for it as the model `dynamic/<name>`
+//! if = …                       # a condition, then one of these two branches, each made as a route is:
+//! then = …
+//! else = …
+//! split = [{ percent = …, … }, …]  # or: one of these branches, by share of requests
+//! model = …                    # or: a model service, `{provider}/{model}`; instead: targets = [{ model = …, key = …,
+//! key = …                      #   weight = 1, price = … }, …] among which `balance` chooses
+//! fallbacks = []               # where to go when those fail, in order; each a model, or { model = …, key = … }
+//! balance = "weighted"         # or "least_in_flight", "fastest" (to the first token), "cheapest", "sticky"
+//! sticky_by = …                # "user", "caller", "header.<name>" or "metadata.<key>": for `sticky` and for `split`
+//! attempts_max = 3             # over all targets
+//! timeouts = {}                # over the provider's; also first_token_secs
+//! retry_unanswered = true      # elsewhere, after a request was sent and nothing came back: it may be billed twice
+//! retry_missing_model = false  # elsewhere, when a provider does not know the model
+//! [[fallback]]                 # the same for what is asked for as `{provider}/{model}`: the first that fits counts
+//! match = …                    # a model; a `*` at the end stands for any rest
+//! to = …                       # as fallbacks; also attempts_max, timeouts, retry_unanswered, retry_missing_model
+//! [aliases]                    # other names for models
+//! "…" = …                      # a model or a route; with a `*` at its end, for every name that begins so
 //! [[provider]]
 //! name = …                     # of a profile, or any other
 //! profile = …                  # the profile of that name
@@ -80,6 +111,7 @@
 
 mod access;
 pub mod allowance;
+pub mod breaker;
 pub mod callers;
 mod certificate;
 mod check;
@@ -91,6 +123,7 @@ mod provider;
 pub mod quotas;
 mod raw;
 mod report;
+pub mod routes;
 mod snapshot;
 mod suggest;
 mod surroundings;

@@ -29,10 +29,18 @@ pub(super) struct Table<'a> {
 }
 
 /// One setting that is there, whatever its type.
+#[derive(Clone)]
 pub(super) struct Field<'a> {
     report: &'a Report<'a>,
     value: &'a Spanned<DeValue<'a>>,
     path: String,
+}
+
+/// A setting under a name that the operator gave it.
+pub(super) struct Named<'a> {
+    pub(super) name: &'a str,
+    pub(super) field: Field<'a>,
+    span: Range<usize>,
 }
 
 /// A string after interpolation, with the place it came from.
@@ -73,6 +81,16 @@ impl<'a> Table<'a> {
         let items = array.iter().enumerate();
         let fields = items.map(|(i, value)| Field { value, path: format!("{}[{i}]", field.path), ..field });
         fields.map(Field::table).collect()
+    }
+
+    /// Every setting of a table whose keys are the operator's own names.
+    pub(super) fn named(self) -> Vec<Named<'a>> {
+        let named = self.entries.iter().map(|(key, value)| Named {
+            name: key.get_ref().as_ref(),
+            span: key.span(),
+            field: Field { report: self.report, value, path: self.path.clone() },
+        });
+        named.collect()
     }
 
     /// Notes that something about the table as a whole is wrong.
@@ -284,6 +302,14 @@ impl<'a> Field<'a> {
         let DeValue::Array(array) = self.value.get_ref() else { return Vec::new() };
         let items = array.iter().enumerate();
         items.map(|(i, value)| Field { value, path: format!("{}[{i}]", self.path), ..*self }).collect()
+    }
+}
+
+impl Named<'_> {
+    /// Notes that the name is wrong.
+    pub(super) fn complain(&self, what: impl Into<String>, fix: impl Into<String>) {
+        let Field { report, path, .. } = &self.field;
+        report.note(Severity::Error, self.span.clone(), path, what.into(), fix.into());
     }
 }
 

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::quotas::{Numbered, Quotas};
+use super::{
+    breaker::{Breaker, Retry},
+    quotas::{Numbered, Quotas},
+    routes::Routes,
+};
 use crate::base::{
     ids::{LineRoll, ProviderId, ProviderRoll},
     prefixes::{AccessList, Prefixes},
@@ -30,6 +34,9 @@ pub struct Snapshot {
     pub quotas: Quotas,
     /// The state directory; `None`: there are no callers. Taken up at the start alone.
     pub state: Option<PathBuf>,
+    pub routes: Routes,
+    pub breaker: Breaker,
+    pub retry: Retry,
     pub providers: Vec<Provider>,
     // by_name[p.name] == i exactly when providers[i] is p
     by_name: HashMap<Box<str>, ProviderPlace>,
@@ -45,10 +52,24 @@ pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
     pub(super) fn new(parts: Parts, providers: Vec<Provider>) -> Self {
-        let Parts { server, admin, access, limits, state, auth, quotas } = parts;
+        let Parts { server, admin, access, limits, state, auth, quotas, routes, breaker, retry } = parts;
         let ids = (0..=u16::MAX).map(ProviderPlace);
         let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
-        Self { generation: 0, server, admin, access, limits, state, auth, quotas, providers, by_name }
+        Self {
+            generation: 0,
+            server,
+            admin,
+            access,
+            limits,
+            state,
+            auth,
+            quotas,
+            routes,
+            breaker,
+            retry,
+            providers,
+            by_name,
+        }
     }
 
     /// Gives each provider its number. What did not fit on the roll is counted as the last that did.
@@ -81,6 +102,14 @@ impl Snapshot {
         let id = *self.by_name.get(name)?;
         Some((id, self.providers.get(usize::from(id.0))?))
     }
+
+    /// The models that the gateway itself offers, routes and aliases, each with whose it is.
+    pub fn own_models(&self) -> impl Iterator<Item = (String, &str)> {
+        self.routes.offered().map(|(id, place)| {
+            let owner = place.and_then(|place| self.providers.get(usize::from(place.0)));
+            (id, owner.map_or("ringway", |provider| &*provider.name))
+        })
+    }
 }
 
 /// What a snapshot is made of besides its providers.
@@ -92,6 +121,9 @@ pub(super) struct Parts {
     pub(super) state: Option<PathBuf>,
     pub(super) auth: Auth,
     pub(super) quotas: Quotas,
+    pub(super) routes: Routes,
+    pub(super) breaker: Breaker,
+    pub(super) retry: Retry,
 }
 
 /// Identity verification.

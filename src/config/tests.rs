@@ -365,13 +365,16 @@ fn an_empty_file_is_a_gateway_without_providers() {
 
 #[test]
 fn no_text_panics() {
-    const SEEDS: [&str; 6] = [
+    const SEEDS: [&str; 7] = [
         "[server]\nlisten = [\"127.0.0.1:8080\"]\ncores = [0, 2]\n[server.tls]\ncert = \"/c\"\nkey = \"${file:/k}\"\n",
         "[[provider]]\nname = \"openai\"\nkey = \"${OPENAI_API_KEY}\"\nmodels = ['a', \"b\"]\n# comment\n",
         "[[provider]]\nname = \"x\"\nbase_url = \"http://[::1]:9000/v1\"\nkeys = [{ name = \"a\", key = \"${A:-b}\" }]\n",
         "limits.head_bytes = 0x1000\ntimeouts = { connect_secs = 1.5e0, total_secs = 1979-05-27T07:32:00Z }\n",
         "key = \"\"\"\nüber\\u00e9\\\n  \"\"\"\n'a b'.\"c\\td\" = true\r\n[[provider.timeouts]]\n",
         "[admin]\nlisten = \"off\"\n[[provider]]\nname = \"qwen\"\ntimeouts.first_byte_secs = inf\n[provider.x]\n",
+        "[[route]]\nname = \"r\"\nif = { all = [{ field = \"metadata.a\", op = \"in\", value = [1, \"${X}\"] }] }\nthen = \
+         { model = \"openai/a\", key = \"k\" }\nelse.split = [{ percent = 100, targets = [\"openai/b\"] }]\n[aliases]\n\
+         \"g*\" = \"openai/g*\"\nh = \"dynamic/r\"\n[[fallback]]\nmatch = \"${Y}/*\"\nto = [\"openai/c\"]\n",
     ];
     const PIECES: [&str; 16] = [
         "[", "]", "[[", "=", "\"", "'''", "\"\"\"", "${", "}", "{", ".", "#", "\n", "\\u001b", "ü",

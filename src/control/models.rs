@@ -1,5 +1,5 @@
-//! The models that providers offer: fetched in the background, merged with those of the configuration, published as an
-//! answer ready to send.
+//! The models that providers offer: fetched in the background, merged with those of the configuration and with the gateway's
+//! own, published as an answer ready to send.
 //!
 //! A provider that can't be reached keeps the list it gave last; its configured models are listed in any case.
 
@@ -59,7 +59,15 @@ pub trait Fetch: Send + Sync + 'static {
 
 /// The thread that fetches. It ends after this is dropped, when the fetches that run have ended.
 pub struct Models {
-    sources: mpsc::Sender<Vec<ModelSource>>,
+    offers: mpsc::Sender<Offer>,
+}
+
+/// What a snapshot offers.
+#[derive(Debug, Default)]
+pub struct Offer {
+    pub sources: Vec<ModelSource>,
+    /// The gateway's own models, each with whose it is.
+    pub own: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Models {
@@ -71,25 +79,25 @@ impl Models {
         interval: Duration,
         log: Log,
     ) -> io::Result<Self> {
-        let (sources, reloads) = mpsc::channel();
-        let mut desk = Desk { fetch, bulletin, log, sources: Vec::new(), fetched: BTreeMap::new() };
+        let (offers, reloads) = mpsc::channel();
+        let mut desk = Desk { fetch, bulletin, log, offer: Offer::default(), fetched: BTreeMap::new() };
         thread::Builder::new().name("rw-models".to_owned()).spawn(move || {
             loop {
                 match reloads.recv_timeout(interval) {
-                    Ok(sources) => desk.reload(sources),
+                    Ok(offer) => desk.reload(offer),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
                 desk.refresh();
             }
         })?;
-        Ok(Self { sources })
+        Ok(Self { offers })
     }
 
-    /// The providers of the snapshot in force, in place of those before: fetched at once.
-    pub fn reload(&self, sources: Vec<ModelSource>) {
+    /// What the snapshot in force offers, in place of what was before: fetched at once.
+    pub fn reload(&self, offer: Offer) {
         // The thread ends only after us.
-        let _ = self.sources.send(sources);
+        let _ = self.offers.send(offer);
     }
 }
 
@@ -98,7 +106,7 @@ struct Desk {
     fetch: Arc<dyn Fetch>,
     bulletin: Arc<Bulletin<ModelList>>,
     log: Log,
-    sources: Vec<ModelSource>,
+    offer: Offer,
     fetched: BTreeMap<Box<str>, Fetched>,
 }
 
@@ -111,9 +119,9 @@ struct Fetched {
 }
 
 impl Desk {
-    fn reload(&mut self, sources: Vec<ModelSource>) {
-        self.sources = sources;
-        let sources = &self.sources;
+    fn reload(&mut self, offer: Offer) {
+        self.offer = offer;
+        let sources = &self.offer.sources;
         self.fetched.retain(|provider, _| sources.iter().any(|source| source.provider == *provider));
         // The configured ones are there at once, however long the rest takes.
         self.publish();
@@ -121,6 +129,7 @@ impl Desk {
 
     fn refresh(&mut self) {
         let listed: Vec<(&str, &ListAddress)> = self
+            .offer
             .sources
             .iter()
             .filter_map(|source| Some((&*source.provider, source.list.as_ref()?)))
@@ -150,7 +159,7 @@ impl Desk {
     }
 
     fn publish(&self) {
-        let list = merge(&self.sources, &self.fetched);
+        let list = merge(&self.offer, &self.fetched);
         if self.bulletin.current().as_deref() != Some(&list) {
             self.bulletin.publish(Arc::new(list));
         }
@@ -183,11 +192,21 @@ fn can_be_asked_for(id: &str) -> bool {
     !id.is_empty() && id.len() <= MODEL_BYTES_MAX && !id.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
-/// All models: provider by provider in the configuration's order, its configured models before the others, none twice.
-fn merge(sources: &[ModelSource], fetched: &BTreeMap<Box<str>, Fetched>) -> ModelList {
+/// All models: the gateway's own, then provider by provider in the configuration's order, its configured models before the
+/// others, none twice.
+fn merge(offer: &Offer, fetched: &BTreeMap<Box<str>, Fetched>) -> ModelList {
     let mut seen = HashSet::new();
     let mut models = Vec::new();
-    for ModelSource { provider, configured, .. } in sources {
+    let mut list = |id: Box<str>, created: u64, owned_by: &str| {
+        if seen.insert(id.clone()) {
+            let json = json!({"id": id, "object": "model", "created": created, "owned_by": owned_by});
+            models.push((id, json.to_string()));
+        }
+    };
+    for (id, owned_by) in &offer.own {
+        list(id.clone(), 0, owned_by);
+    }
+    for ModelSource { provider, configured, .. } in &offer.sources {
         let told: &[Model] = fetched.get(provider).map_or(&[], |fetched| &fetched.models);
         let configured = configured.iter().map(|id| {
             let known = told.iter().find(|model| model.id == *id).cloned();
@@ -195,11 +214,7 @@ fn merge(sources: &[ModelSource], fetched: &BTreeMap<Box<str>, Fetched>) -> Mode
         });
         for Model { id, created, owned_by } in configured.chain(told.iter().cloned()) {
             let id = format!("{provider}/{id}").into_boxed_str();
-            if seen.insert(id.clone()) {
-                let owned_by = owned_by.as_deref().unwrap_or(provider);
-                let json = json!({"id": id, "object": "model", "created": created, "owned_by": owned_by});
-                models.push((id, json.to_string()));
-            }
+            list(id, created, owned_by.as_deref().unwrap_or(provider));
         }
     }
     ModelList::new(models)
@@ -225,6 +240,10 @@ mod tests {
             configured: configured.iter().map(|id| (*id).into()).collect(),
             list,
         }
+    }
+
+    fn offer(sources: Vec<ModelSource>) -> Offer {
+        Offer { sources, own: Vec::new() }
     }
 
     #[track_caller]
@@ -262,11 +281,13 @@ mod tests {
         let told = |id: &str, created| Model { id: id.into(), created, owned_by: Some("system".into()) };
         let models = vec![told("b", 5), told("a", 7), told("b", 9)];
         let fetched = BTreeMap::from([("p".into(), Fetched { models, error: None })]);
-        let sources = [source("p", &["mine", "a"], None), source("q", &["only"], None)];
-        let list = merge(&sources, &fetched);
+        let sources = vec![source("p", &["mine", "a"], None), source("q", &["only"], None)];
+        let own = vec![("dynamic/r".into(), "ringway".into()), ("p/mine".into(), "p".into())];
+        let list = merge(&Offer { sources, own }, &fetched);
         let body: Value = serde_json::from_slice(list.body()).expect("JSON");
         let model = |id, created, owned_by| json!({"id": id, "object": "model", "created": created, "owned_by": owned_by});
         let expect = [
+            model("dynamic/r", 0, "ringway"),
             model("p/mine", 0, "p"),
             model("p/a", 7, "system"),
             model("p/b", 5, "system"),
@@ -274,7 +295,7 @@ mod tests {
         ];
         assert_eq!(body, json!({"object": "list", "data": expect}));
         let one: Value = serde_json::from_slice(list.of("p/a").expect("listed")).expect("JSON");
-        assert_eq!(one, expect[1]);
+        assert_eq!(one, expect[2]);
     }
 
     /// Answers each fetch with what the test sends it.
@@ -295,12 +316,12 @@ mod tests {
             fetch,
             bulletin: Arc::clone(&bulletin),
             log: Log::to(io::sink(), false),
-            sources: Vec::new(),
+            offer: Offer::default(),
             fetched: BTreeMap::new(),
         };
         let ids = || bulletin.current().map_or(0, |list| list.len());
 
-        desk.reload(vec![source("p", &["mine"], Some("http://p/v1/models"))]);
+        desk.reload(offer(vec![source("p", &["mine"], Some("http://p/v1/models"))]));
         assert_eq!(ids(), 1, "the configured one is there before the fetch");
         answer.send(Ok(br#"{"data":[{"id":"a"},{"id":"b"}]}"#.to_vec())).expect("heard");
         desk.refresh();
@@ -310,7 +331,7 @@ mod tests {
             desk.refresh();
             assert_eq!((ids(), bulletin.generation()), (3, 2), "nothing new, nothing published");
         }
-        desk.reload(vec![source("q", &["other"], None)]);
+        desk.reload(offer(vec![source("q", &["other"], None)]));
         assert_eq!((ids(), bulletin.generation()), (1, 3));
         assert!(bulletin.current().is_some_and(|list| list.of("q/other").is_some()));
     }
@@ -322,7 +343,7 @@ mod tests {
         let log = Log::to(io::sink(), false);
         let models = Models::start(fetch, Arc::new(Bulletin::new(0)), Duration::from_millis(1), log)
             .expect("a thread");
-        models.reload(vec![source("p", &[], Some("http://p/v1/models"))]);
+        models.reload(offer(vec![source("p", &[], Some("http://p/v1/models"))]));
         for _ in 0..3 {
             // Returns when a fetch has taken it.
             answer.send(()).expect("a fetch");

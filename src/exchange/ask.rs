@@ -7,7 +7,7 @@ use crate::base::now::Now;
 use crate::policy::admit::Want;
 use crate::wire::{
     http1::Known,
-    json::{self, Peek, Spliced, scan::Scan},
+    json::{self, Peek, Spliced, Stateful, scan::Scan},
     multipart::{self, BadMultipart, FormScan, MultipartPeek},
     openai::{
         endpoint::{Body, Endpoint},
@@ -22,6 +22,8 @@ pub(super) struct Ask {
     /// As the client wrote it: `{provider}/{model}`.
     pub model: Box<str>,
     pub stream: bool,
+    /// The body's `user`.
+    user: Option<Box<str>>,
     found: Found,
 }
 
@@ -86,7 +88,13 @@ impl Ask {
                     code: bad.code(),
                 })?;
                 let model = peek.model.as_ref().into();
-                Ok(Self { endpoint, model, stream: peek.stream, found: Found::Json(peek.without_text()) })
+                Ok(Self {
+                    endpoint,
+                    model,
+                    stream: peek.stream,
+                    user: peek.user.as_deref().map(Box::from),
+                    found: Found::Json(peek.without_text()),
+                })
             }
             Body::Multipart => {
                 let bad = |bad: BadMultipart| Refusal::BadBody {
@@ -106,6 +114,7 @@ impl Ask {
                     endpoint,
                     model,
                     stream: peek.stream,
+                    user: None,
                     found: Found::Multipart(peek.without_text()),
                 })
             }
@@ -134,6 +143,18 @@ impl Ask {
 
     fn injects_usage(&self, provider_wants_asking: bool) -> bool {
         provider_wants_asking && self.stream && self.endpoint.takes_stream_options()
+    }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// What ties it to state that one provider keeps.
+    pub(super) fn stateful(&self) -> Stateful {
+        match &self.found {
+            Found::Json(peek) => peek.stateful,
+            Found::Multipart(_) => Stateful::default(),
+        }
     }
 
     /// What admission needs to know of it.

@@ -12,7 +12,6 @@ use zeroize::Zeroize;
 #[cfg(test)]
 use super::sim::planted::{self, Bug};
 use super::{
-    Stop,
     ask::Ask,
     h1::Client,
     lens::Kind,
@@ -25,18 +24,18 @@ use super::{
 };
 use crate::{
     base::{limits, now::Now, waiting::Waiting},
-    config::{Limits, Snapshot},
+    config::{Limits, Snapshot, Timeouts},
     ledger::{
         record::{Party, Record},
         sheet::AttemptResult,
     },
     policy::{
-        admit::Entitled,
-        attempts::{Attempts, Cause, Failure, Phase, Verdict},
+        attempts::{Cause, Failure, Phase},
         route::Target,
     },
     wire::{
         http1::{
+            chunked::{BadChunk, Chunked, Step},
             framing::Framing,
             head::{HeadLimits, HeadScan, Method, ResponseHead},
         },
@@ -63,71 +62,30 @@ pub(super) enum NoAnswer {
     ClientGone,
 }
 
-/// Sends the request to the target and reads the head of its answer. Tries again what a stale connection spoiled.
-pub(super) async fn answer<W: World>(
-    world: &W,
-    client: &mut Client<W::Wire>,
-    snapshot: &Snapshot,
-    entitled: &mut Entitled<'_, '_, '_, W::Quota>,
-    request: &mut Request,
-    ask: &Ask,
-    record: &mut Record,
-) -> Result<Answer<W::Wire>, Stop> {
-    let target = entitled.target();
-    let mut attempts = Attempts::default();
-    loop {
-        entitled.attempt(world.now())?;
-        attempts.begin();
-        record.attempts = attempts.tried();
-        let pooled = attempts.tried() == 1;
-        let count = |result| world.local().sheet.borrow_mut().attempt(target.provider.id, result);
-        #[cfg(test)]
-        let pooled = pooled || planted::is(Bug::StaleRetriedAgain);
-        let failure = match attempt(world, client, snapshot, target, request, ask, record, pooled).await {
-            Ok(answer) => {
-                count(AttemptResult::Answered);
-                return Ok(answer);
-            }
-            Err(NoAnswer::ClientGone) => {
-                count(AttemptResult::Cancelled);
-                world.local().sheet.borrow_mut().cancelled += 1;
-                return Err(Stop::Left);
-            }
-            Err(NoAnswer::Failed(failure)) => failure,
-        };
-        count(result_of(failure));
-        #[cfg(test)]
-        let (attempts, failure) = planted::retry(attempts, failure);
-        if attempts.after(failure) == Verdict::GiveUp {
-            return Err(Stop::Failed(failure));
-        }
-        world.local().sheet.borrow_mut().upstream.stale += 1;
-    }
-}
-
+/// Sends the request to the target and reads the head of its answer.
 #[expect(
     clippy::too_many_arguments,
     reason = "the facts of one attempt; a struct of them would only rename them"
 )]
-async fn attempt<W: World>(
+pub(super) async fn attempt<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     snapshot: &Snapshot,
     target: Target<'_, '_>,
+    timeouts: Timeouts,
     request: &mut Request,
     ask: &Ask,
     record: &mut Record,
     pooled: bool,
 ) -> Result<Answer<W::Wire>, NoAnswer> {
     let home = pool::Target { generation: snapshot.generation, provider: target.place.0, key: target.key };
-    let (mut wire, reused) = connection(world, snapshot, target, home, record, pooled).await?;
+    let (mut wire, reused) = connection(world, snapshot, target, timeouts, home, record, pooled).await?;
     let failed = |failure: Failure| NoAnswer::Failed(Failure { reused, ..failure });
     if let Err(failure) = send(world, &snapshot.limits, &mut wire, target, request, ask).await {
         return Err(failed(failure));
     }
     let sent = world.now();
     record.phases.sent = Some(sent);
-    let timeouts = &target.provider.timeouts;
     let total = record.phases.started + timeouts.total;
     let until = sooner(total, sent + timeouts.first_byte, Waiting::FirstByte);
     let head = read_head(world, client, &mut wire, until).await;
@@ -146,6 +104,7 @@ async fn connection<W: World>(
     world: &W,
     snapshot: &Snapshot,
     target: Target<'_, '_>,
+    timeouts: Timeouts,
     home: pool::Target,
     record: &mut Record,
     pooled: bool,
@@ -158,7 +117,7 @@ async fn connection<W: World>(
         return Ok((wire, true));
     }
     world.local().sheet.borrow_mut().upstream.opened += 1;
-    let until = now + target.provider.timeouts.connect + snapshot.limits.handshake_time;
+    let until = now + timeouts.connect + snapshot.limits.handshake_time;
     let dialled = world.dial(snapshot, target.place, until).await;
     let over = world.now();
     record.waited(Party::Upstream, now, over);
@@ -266,6 +225,60 @@ async fn read_head<W: World>(
     }
 }
 
+/// The body of an answer that is short and JSON, read to its end; `None` where it is another. It stays in the answer's buffer.
+pub(super) async fn short_body<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    answer: &mut Answer<W::Wire>,
+) -> Result<Option<Vec<u8>>, NoAnswer> {
+    const MOST: usize = limits::ERROR_BODY_BYTES_MAX;
+    if answer.kind != Kind::Json {
+        return Ok(None);
+    }
+    answer.wire.expire_at(world.now() + limits::ERROR_BODY_TIME, Waiting::BetweenBytes);
+    loop {
+        let so_far = answer.buffer.get(answer.head.bytes..).unwrap_or_default();
+        match answer.head.framing {
+            Framing::Length(length) if length > MOST as u64 => return Ok(None),
+            Framing::Length(length) if so_far.len() as u64 >= length => return Ok(Some(so_far.to_vec())),
+            Framing::Length(_) => {}
+            Framing::Chunked => match dechunked(so_far) {
+                Ok(Some(body)) => return Ok(Some(body)),
+                Ok(None) if so_far.len() <= MOST => {}
+                _ => return Ok(None),
+            },
+            Framing::None | Framing::UntilClose => return Ok(None),
+        }
+        if answer.buffer.capacity() - answer.buffer.len() < limits::READ_BYTES / 4 {
+            answer.buffer.reserve(limits::READ_BYTES);
+        }
+        match read_watching(client, &mut answer.wire, std::mem::take(&mut answer.buffer)).await {
+            Watched::ClientGone(_) => return Err(NoAnswer::ClientGone),
+            Watched::Read(read, buffer) => {
+                answer.buffer = buffer;
+                if matches!(read, Ok(0) | Err(_)) {
+                    return Err(NoAnswer::Failed(Failure::new(Phase::Body, ended(&answer.wire))));
+                }
+            }
+        }
+    }
+}
+
+/// The payload of a chunked body, if it has all come.
+fn dechunked(bytes: &[u8]) -> Result<Option<Vec<u8>>, BadChunk> {
+    let (mut chunked, mut at, mut body) = (Chunked::default(), 0, Vec::new());
+    while at < bytes.len() {
+        let (step, next) = chunked.next(bytes, at)?;
+        at = next;
+        match step {
+            Step::Payload(range) => body.extend_from_slice(bytes.get(range).unwrap_or_default()),
+            Step::More => break,
+            Step::End => return Ok(Some(body)),
+        }
+    }
+    Ok(None)
+}
+
 /// What came of a read that kept an eye on the client.
 pub enum Watched {
     Read(io::Result<usize>, Vec<u8>),
@@ -274,7 +287,7 @@ pub enum Watched {
 }
 
 /// What the books say of a failure.
-fn result_of(failure: Failure) -> AttemptResult {
+pub(super) fn result_of(failure: Failure) -> AttemptResult {
     match (failure.phase, failure.cause) {
         (Phase::Resolve | Phase::Connect | Phase::Handshake, _) => AttemptResult::Unreachable,
         (_, Cause::Expired(_)) => AttemptResult::TimedOut,

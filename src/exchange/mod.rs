@@ -7,6 +7,7 @@
 mod ask;
 mod attempt;
 mod budget;
+mod failover;
 pub mod h1;
 mod intake;
 mod lens;
@@ -38,15 +39,20 @@ use crate::{
         now::Now,
         waiting::{Expiry, Waiting},
     },
-    config::{Limits, Snapshot, callers::Callers},
+    config::{
+        Limits, Snapshot,
+        callers::{Caller, Callers},
+    },
     ledger::{
-        record::{self, Deadline, OpenRecord, Outcome, Party, Record},
+        record::{self, Deadline, ModelName, OpenRecord, Outcome, Party, Record},
         sheet::Sheet,
     },
     policy::{
         admit::{self, Admitted, Knock},
         attempts::{Cause, Failure},
-        route::{self, NoRoute},
+        condition::{self, Told},
+        plan::{self, Plan},
+        route::NoRoute,
     },
     wire::{
         http1::{
@@ -57,7 +63,7 @@ use crate::{
         openai::{
             endpoint::{self, Endpoint, Miss, Repeat},
             rate_headers::RateHeaders,
-            refusal::Refusal,
+            refusal::{Refusal, Retry},
         },
     },
 };
@@ -94,7 +100,14 @@ pub struct Facts<'a> {
     pub stays: bool,
     /// Part of the request's body may still be on its way.
     pub unread: bool,
+    /// Where the last attempt went, and as which model.
     pub provider: Option<&'a str>,
+    pub model: ModelName,
+    pub attempts: u8,
+    /// The route that was asked for.
+    pub route: Option<Box<str>>,
+    /// What is said about trying again, in the place of what a refusal or a provider says of itself.
+    pub advice: Retry,
     /// What the client hears of its limits.
     pub told: RateHeaders,
     pub limits: &'a Limits,
@@ -116,6 +129,10 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         stays: false,
         unread: true,
         provider: None,
+        model: ModelName::default(),
+        attempts: 0,
+        route: None,
+        advice: Retry::default(),
         told: RateHeaders::default(),
         limits: &snapshot.limits,
     };
@@ -178,27 +195,33 @@ async fn exchange<'s, W: World>(
     let ask = Ask::read(endpoint, &request).map_err(Stop::Refused)?;
     record.stream = ask.stream;
     record.model_asked = ask.model.as_ref().into();
-    let target = route::target(snapshot, &ask.model).map_err(|why| no_route(why, &ask.model))?;
+    let plan = plan_of(world, snapshot, admitted.caller(), &ask, &request)?;
+    facts.route = plan.route.map(|route| route.name.clone());
     let want = ask.want(&request, world.now(), world.unix_ms());
-    let mut entitled = admit::entitle(snapshot, &mut admitted, target, want, &mut facts.told)?;
-    record.provider = Some(target.provider.id);
-    record.model_used = target.model.into();
-    facts.provider = Some(&target.provider.name);
+    let mut entitled = admit::entitle(snapshot, &mut admitted, plan, want, &mut facts.told)?;
+    failover::serve_plan(world, client, snapshot, &mut entitled, request, &ask, facts, record).await
+}
 
-    let answer = attempt::answer(world, client, snapshot, &mut entitled, &mut request, &ask, record).await?;
-    record.phases.first_byte = Some(world.now());
-    facts.stays &= !world.draining();
-    let watch = ask.watch(target.provider.inject_usage);
-    // The body is not needed again once an answer has come, and its room is.
-    drop(request);
-    if let Some(refusal) = reply::replaced(&answer.head, answer.kind, &target.provider.name) {
-        return Err(Stop::Refused(refusal));
-    }
-    let cost_nothing = answer.head.status >= 400;
-    let relayed = relay::relay(world, client, &mut entitled, facts, watch, answer, record).await;
-    let used = if cost_nothing { Some(0) } else { record.tokens.total() };
-    entitled.settle(used, world.now());
-    relayed
+/// Where the request may go, in order: by its model's name, and by what its route looks at.
+fn plan_of<'p, W: World>(
+    world: &W,
+    snapshot: &'p Snapshot,
+    caller: Option<&'p Caller>,
+    ask: &'p Ask,
+    request: &Request,
+) -> Result<Plan<'p>, Stop> {
+    let header = |name: &str| request.head.field(&request.buffer, name);
+    let asked = condition::Facts {
+        model: &ask.model,
+        stream: ask.stream,
+        user: ask.user(),
+        caller: caller.map(|caller| &*caller.name),
+        tags: caller.map_or(&[], |caller| &caller.tags),
+        header: &header,
+        metadata: Told::Raw(admit::metadata_field(&request.head, &request.buffer)?),
+    };
+    let planned = plan::plan(snapshot, &asked, world.random(), world.health(), world.now());
+    planned.map_err(|why| no_route(why, &ask.model))
 }
 
 /// What admission needs to know of a request.
@@ -287,7 +310,8 @@ async fn conclude<W: World>(
     }
     let mut body = Vec::new();
     refusal.body(&mut body);
-    let own = Own { extra: refusal.header(), retry: refusal.retry(), ..Own::json(class.status, &body) };
+    let retry = if facts.advice == Retry::default() { refusal.retry() } else { facts.advice };
+    let own = Own { extra: refusal.header(), retry, ..Own::json(class.status, &body) };
     if !reply::say(world, client, own, facts).await {
         return (Outcome::ClientGone, Next::Close);
     }
@@ -416,7 +440,12 @@ impl<W: World> record::Desk for Desk<'_, W> {
 
 fn no_route(why: NoRoute, model: &str) -> Stop {
     Stop::Refused(match why {
-        NoRoute::NoProvider | NoRoute::UnknownProvider => Refusal::UnknownModel { model: model.into() },
+        NoRoute::NoProvider | NoRoute::UnknownProvider | NoRoute::UnknownRoute => {
+            Refusal::UnknownModel { model: model.into() }
+        }
+        NoRoute::BadMetadata(bad) => {
+            Refusal::BadBody { message: bad.reason().into(), param: None, code: "invalid_metadata" }
+        }
         NoRoute::NoKey => {
             let provider = model.split('/').next().unwrap_or_default();
             Refusal::NoProviderKey { provider: provider.into() }
@@ -437,7 +466,7 @@ fn outcome_of(failure: Failure) -> Outcome {
             Waiting::Idle | Waiting::Head => Deadline::Head,
             Waiting::Body => Deadline::Body,
             Waiting::Connect | Waiting::Handshake => Deadline::Connect,
-            Waiting::FirstByte => Deadline::FirstByte,
+            Waiting::FirstByte | Waiting::FirstToken => Deadline::FirstByte,
             Waiting::BetweenBytes => Deadline::BetweenBytes,
             Waiting::Reader | Waiting::Send | Waiting::Linger => Deadline::Write,
             Waiting::Total => Deadline::Exchange,

@@ -13,12 +13,13 @@ use super::{
     lens::Lens,
     outgoing::Outgoing,
     pool::{self, Room},
+    receive::Request,
     reply,
     seam::{Wire, World},
 };
 use crate::{
     base::waiting::Waiting,
-    config::{Limits, Provider},
+    config::{Limits, Provider, routes::RouteTimeouts},
     ledger::record::{Party, Record},
     policy::{
         admit::Entitled,
@@ -38,17 +39,29 @@ pub(super) enum Relayed {
     Cut(Failure),
 }
 
+/// On which terms an answer is relayed.
+pub(super) struct Way<'a> {
+    pub provider: &'a Provider,
+    pub timeouts: RouteTimeouts,
+    pub watch: Watch,
+    /// A stream whose first event is an error is given back, because another target can be asked.
+    pub yields: bool,
+    /// What was asked, until nothing can be asked again.
+    pub request: &'a mut Option<Request>,
+}
+
 /// Relays `answer` and, if that went well, gives the upstream's connection back.
 pub(super) async fn relay<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     entitled: &mut Entitled<'_, '_, '_, W::Quota>,
     facts: &mut Facts<'_>,
-    watch: Watch,
+    way: Way<'_>,
     answer: Answer<W::Wire>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
-    let provider = entitled.target().provider;
+    let Way { provider, timeouts, watch, yields, request } = way;
+    let times = timeouts.over(provider.timeouts);
     let Answer { mut wire, home, buffer, head, kind } = answer;
     let mut lens = Lens::of(kind, &head, watch, provider.reasoning_apart);
     let mut ours = world.local().buffer();
@@ -56,12 +69,16 @@ pub(super) async fn relay<W: World>(
     let mut intake = Intake::new(buffer, head.bytes, head.framing);
     let mut committed: Option<Outward> = None;
     let limits = facts.limits;
-    let total = record.phases.started + provider.timeouts.total;
+    let total = record.phases.started + times.total;
+    let first_token = record.phases.sent.zip(timeouts.first_token).map(|(sent, span)| sent + span);
 
     let cut = loop {
         let decoded = intake.advance(lens.events());
         lens.look(&intake, world.now(), record, &mut world.local().sheet.borrow_mut());
         let has_ended = intake.end() != End::NotYet;
+        if yields && committed.is_none() && lens.failed() {
+            return Err(Stop::Failed(Failure::new(Phase::Body, Cause::ErrorEvent)));
+        }
         if !has_ended && entitled.streamed(lens.token_events(), world.now()) {
             break Failure::new(Phase::Body, Cause::OverLimit);
         }
@@ -74,6 +91,8 @@ pub(super) async fn relay<W: World>(
         }
         if has_ended || (!lens.holds() && intake.ready_bytes() > 0) {
             let outward = *committed.get_or_insert_with(|| {
+                // The commit point: nothing is tried again from here, so nothing need be kept for it.
+                *request = None;
                 reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head))
             });
             let manner = Manner { outward, limits };
@@ -92,7 +111,13 @@ pub(super) async fn relay<W: World>(
         }
         intake.make_room();
         let began = world.now();
-        let until = sooner(total, began + provider.timeouts.between_bytes, Waiting::BetweenBytes);
+        let mut until = sooner(total, began + times.between_bytes, Waiting::BetweenBytes);
+        if let Some(at) = first_token
+            && record.phases.first_token.is_none()
+            && at < until.0
+        {
+            until = (at, Waiting::FirstToken);
+        }
         wire.expire_at(until.0, until.1);
         let read = match read_watching(client, &mut wire, std::mem::take(&mut intake.buffer)).await {
             Watched::Read(read, buffer) => {

@@ -68,10 +68,13 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
     let mut writer = status_line(ours, head.status);
     // A caller's own limits are the ones it meets; the provider's are shared by all callers.
     let tells_limits = !facts.told.is_empty();
+    // What was found over all attempts stands in the place of what the last one says.
+    let advises = facts.advice.retry_after_ms.is_some();
     let names_fields = head.known(bytes, Known::Connection).is_some();
     for field in &head.fields {
         let name = field.name.of(bytes);
         let stays = is_kept_back(field.known)
+            || (advises && is_advice(name))
             || (tells_limits
                 && name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-ratelimit-")))
             || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
@@ -79,6 +82,7 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
             writer.passed_on(name, value);
         }
     }
+    advise(&mut writer, facts.advice);
     if let Some(theirs) = head.known(bytes, Known::RequestId).and_then(HeaderSafe::new) {
         writer.field("x-upstream-request-id", theirs);
     }
@@ -92,14 +96,44 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
     writer.pause();
 }
 
+fn is_advice(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"retry-after") || name.eq_ignore_ascii_case(b"retry-after-ms")
+}
+
+/// What a client is told about trying again.
+fn advise(writer: &mut HeadWriter<'_>, retry: Retry) {
+    if let (Some(secs), Some(ms)) = (retry.retry_after_secs(), retry.retry_after_ms) {
+        writer.number("retry-after", secs);
+        writer.number("retry-after-ms", ms);
+    }
+    match retry.should_retry {
+        Some(true) => _ = writer.field("x-should-retry", const { HeaderSafe::fixed("true") }),
+        Some(false) => _ = writer.field("x-should-retry", const { HeaderSafe::fixed("false") }),
+        None => {}
+    }
+}
+
 /// What every reply of ours carries.
 fn ours_too(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
     if let Some(id) = HeaderSafe::new(facts.id.as_bytes()) {
         writer.field("x-request-id", id);
     }
     facts.told.write(writer);
-    if let Some(provider) = facts.provider.and_then(|name| HeaderSafe::new(name.as_bytes())) {
-        writer.field("x-ringway-provider", provider);
+    let route = facts.route.as_deref().unwrap_or_default();
+    let said = [
+        ("x-ringway-provider", facts.provider.unwrap_or_default()),
+        ("x-ringway-model", facts.model.as_str()),
+        ("x-ringway-route", route),
+    ];
+    for (name, text) in said {
+        if !text.is_empty()
+            && let Some(value) = HeaderSafe::new(text.as_bytes())
+        {
+            writer.field(name, value);
+        }
+    }
+    if facts.attempts > 0 {
+        writer.number("x-ringway-attempts", u64::from(facts.attempts));
     }
 }
 
@@ -165,20 +199,7 @@ pub(super) async fn say<W: World>(
     {
         writer.field(name, value);
     }
-    let number = |number: u64| number.to_string();
-    if let Some(ms) = own.retry.retry_after_ms {
-        let secs = number(own.retry.retry_after_secs().unwrap_or(1));
-        for (name, value) in [("retry-after", secs), ("retry-after-ms", number(ms))] {
-            if let Some(value) = HeaderSafe::new(value.as_bytes()) {
-                writer.field(name, value);
-            }
-        }
-    }
-    match own.retry.should_retry {
-        Some(true) => _ = writer.field("x-should-retry", const { HeaderSafe::fixed("true") }),
-        Some(false) => _ = writer.field("x-should-retry", const { HeaderSafe::fixed("false") }),
-        None => {}
-    }
+    advise(&mut writer, own.retry);
     ours_too(&mut writer, facts);
     connection(&mut writer, facts);
     if own.status == 204 {
@@ -209,6 +230,7 @@ pub(super) fn refusal_of(failure: Failure, provider: &str) -> Refusal {
         (Cause::Expired(Expiry::Late(waiting)), _) => {
             let waiting_for = match waiting {
                 Waiting::Connect | Waiting::Handshake => WaitingFor::Connect,
+                Waiting::FirstToken => WaitingFor::FirstToken,
                 Waiting::BetweenBytes => WaitingFor::BetweenBytes,
                 Waiting::Total => WaitingFor::Total,
                 _ => WaitingFor::FirstByte,

@@ -17,7 +17,7 @@ use crate::{
         waiting::{Expiry, Waiting},
     },
     config::{ProviderPlace, Snapshot, callers::Callers},
-    policy::{attempts::Failure, quota::Quota},
+    policy::{attempts::Failure, health::Outcomes, quota::Quota},
     wire::openai::models::ModelList,
 };
 
@@ -77,6 +77,7 @@ pub trait World {
     type Models: Deref<Target = ModelList>;
     type Callers: Deref<Target = Option<Callers>>;
     type Quota: Quota;
+    type Health: Outcomes;
 
     fn now(&self) -> Now;
 
@@ -100,6 +101,9 @@ pub trait World {
 
     /// What has been used of every limit, by all cores together.
     fn quota(&self) -> &Self::Quota;
+
+    /// How targets are doing, as all cores have found together.
+    fn health(&self) -> &Self::Health;
 
     /// Whether no further request should be taken on a connection.
     fn draining(&self) -> bool;

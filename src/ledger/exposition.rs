@@ -90,6 +90,15 @@ pub fn render(book: &Book, facts: &Facts) -> String {
     for (key, count) in totals.attempts.iter() {
         page.sample(&[("provider", provider(key.provider)), ("result", key.result.name())], count);
     }
+    page.family(names::MOVES);
+    for (key, count) in totals.moves.iter() {
+        let labels = [("provider", provider(key.provider)), ("to", key.to.name()), ("reason", key.reason)];
+        page.sample(&labels, count);
+    }
+    page.family(names::HEALTH_CHANGES);
+    for (key, count) in totals.turns.iter() {
+        page.sample(&[("provider", provider(key.provider)), ("change", key.turn.name())], count);
+    }
     page.family(names::UPSTREAM_CONNECTIONS)
         .sample(&[("result", "opened")], totals.upstream.opened)
         .sample(&[("result", "reused")], totals.upstream.reused)

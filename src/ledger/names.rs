@@ -64,6 +64,14 @@ pub const TOKENS: Metric = counter(
 pub const BYTES_IN: Metric = counter("rw_request_body_bytes_total", "Bytes of bodies read from clients.");
 pub const BYTES_OUT: Metric = counter("rw_response_body_bytes_total", "Bytes of bodies written to clients.");
 pub const ATTEMPTS: Metric = counter("rw_attempts_total", "Tries at a provider; a request may need several.");
+pub const MOVES: Metric = counter(
+    "rw_attempts_moved_total",
+    "Further tries after one that failed, by the provider that failed, where the request turned, and why.",
+);
+pub const HEALTH_CHANGES: Metric = counter(
+    "rw_upstream_health_changes_total",
+    "Breakers of targets that opened or closed, and keys that were put aside: without money, or refused.",
+);
 pub const UPSTREAM_CONNECTIONS: Metric = counter(
     "rw_upstream_connections_total",
     "Upstream connections by how an attempt came to one; stale ones were found closed and replaced.",

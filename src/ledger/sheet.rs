@@ -22,6 +22,10 @@ pub struct Sheet {
     pub refusals: Counts<&'static str>,
     pub outcomes: Counts<Outcome>,
     pub attempts: Counts<AttemptKey>,
+    /// What was tried after an attempt that failed.
+    pub moves: Counts<MoveKey>,
+    /// What happened to the health of a provider's targets and keys.
+    pub turns: Counts<TurnKey>,
     pub tokens: Counts<TokenKey>,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -49,6 +53,8 @@ impl Default for Sheet {
             refusals: Counts::new(),
             outcomes: Counts::new(),
             attempts: Counts::new(),
+            moves: Counts::new(),
+            turns: Counts::new(),
             tokens: Counts::new(),
             bytes_in: 0,
             bytes_out: 0,
@@ -98,6 +104,16 @@ impl Sheet {
         self.attempts.add(AttemptKey { provider: Some(provider), result }, 1);
     }
 
+    /// Counts another try, under the provider that failed the one before; `reason` is one of a few fixed words.
+    pub fn moved(&mut self, provider: ProviderId, to: Move, reason: &'static str) {
+        self.moves.add(MoveKey { provider: Some(provider), to, reason }, 1);
+    }
+
+    /// Counts a change of health.
+    pub fn turned(&mut self, provider: ProviderId, turn: Turn) {
+        self.turns.add(TurnKey { provider: Some(provider), turn }, 1);
+    }
+
     /// Counts the time between two events of a stream.
     pub fn gap(&mut self, gap_us: u64) {
         self.gap_us.record(gap_us);
@@ -108,6 +124,8 @@ impl Sheet {
         self.refusals.merge(&other.refusals);
         self.outcomes.merge(&other.outcomes);
         self.attempts.merge(&other.attempts);
+        self.moves.merge(&other.moves);
+        self.turns.merge(&other.turns);
         self.tokens.merge(&other.tokens);
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
@@ -132,6 +150,8 @@ impl Sheet {
         self.refusals.clear();
         self.outcomes.clear();
         self.attempts.clear();
+        self.moves.clear();
+        self.turns.clear();
         self.tokens.clear();
         for distribution in [
             &mut self.duration_us,
@@ -172,6 +192,70 @@ pub struct AttemptKey {
 
 impl CountKey for AttemptKey {
     const OTHER: Self = Self { provider: None, result: AttemptResult::Lost };
+}
+
+/// One row of `moves`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MoveKey {
+    pub provider: Option<ProviderId>,
+    pub to: Move,
+    pub reason: &'static str,
+}
+
+impl CountKey for MoveKey {
+    const OTHER: Self = Self { provider: None, to: Move::NextTarget, reason: "other" };
+}
+
+/// Where an exchange turned after an attempt that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Move {
+    SameTarget,
+    OtherKey,
+    NextTarget,
+}
+
+impl Move {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SameTarget => "same_target",
+            Self::OtherKey => "other_key",
+            Self::NextTarget => "next_target",
+        }
+    }
+}
+
+/// One row of `turns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TurnKey {
+    pub provider: Option<ProviderId>,
+    pub turn: Turn,
+}
+
+impl CountKey for TurnKey {
+    const OTHER: Self = Self { provider: None, turn: Turn::BreakerOpened };
+}
+
+/// A change in the health of a target or of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    BreakerOpened,
+    /// A probe succeeded.
+    BreakerClosed,
+    /// A key's account has no money.
+    KeyDead,
+    /// The provider does not accept a key.
+    KeyRefused,
+}
+
+impl Turn {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BreakerOpened => "breaker_opened",
+            Self::BreakerClosed => "breaker_closed",
+            Self::KeyDead => "key_dead",
+            Self::KeyRefused => "key_refused",
+        }
+    }
 }
 
 /// One row of `tokens`.
@@ -235,6 +319,7 @@ mod tests {
     enum Event {
         Exchange { provider: Option<u16>, status: u16, ran_us: u32, prompt: Option<u32>, outcome: Outcome },
         Attempt(u16, AttemptResult),
+        Moved(u16, Move, Turn),
         Gap(u64),
         Connections { accepted: u8, opened: u8, stale: u8 },
     }
@@ -253,6 +338,8 @@ mod tests {
             exchange,
             (0..40_u16).prop_map(|provider| Event::Attempt(provider, AttemptResult::Answered)),
             (0..40_u16).prop_map(|provider| Event::Attempt(provider, AttemptResult::Unreachable)),
+            (0..40_u16).prop_map(|provider| Event::Moved(provider, Move::SameTarget, Turn::KeyDead)),
+            (0..40_u16).prop_map(|provider| Event::Moved(provider, Move::OtherKey, Turn::BreakerClosed)),
             (0..1_u64 << 40).prop_map(Event::Gap),
             any::<[u8; 3]>().prop_map(|[accepted, opened, stale]| Event::Connections {
                 accepted,
@@ -277,6 +364,10 @@ mod tests {
                 record.close(Now(u64::from(ran_us) * 1_000), outcome, sheet);
             }
             Event::Attempt(provider, result) => sheet.attempt(ProviderId(provider), result),
+            Event::Moved(provider, to, turn) => {
+                sheet.moved(ProviderId(provider), to, "lost");
+                sheet.turned(ProviderId(provider), turn);
+            }
             Event::Gap(gap_us) => sheet.gap(gap_us),
             Event::Connections { accepted, opened, stale } => {
                 sheet.accepted += u64::from(accepted);

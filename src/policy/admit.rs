@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 use super::{
     address,
     credential::{Presented, presented},
+    plan::Plan,
     quota::Quota,
-    route::Target,
     spending::{Demand, Part, Spending},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         now::Now,
     },
     config::{
-        Snapshot,
+        Provider, Snapshot,
         allowance::Allowance,
         callers::{Caller, Callers},
         quotas,
@@ -75,10 +75,10 @@ pub struct Want<'a> {
     pub unix_ms: u64,
 }
 
-/// The proof that a caller may have what it wants, of this target.
-pub struct Entitled<'a, 's, 'm, Q: Quota> {
+/// The proof that a caller may have what it wants, of any of the plan's targets.
+pub struct Entitled<'a, 's, 'p, Q: Quota> {
     admitted: &'a mut Admitted<'s, Q>,
-    target: Target<'s, 'm>,
+    plan: Plan<'p>,
     demand: Demand,
     prompt_tokens: u64,
 }
@@ -133,14 +133,7 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
         }
         if snapshot.auth.required {
             let caller = authenticate(callers, knock)?;
-            if !caller.access.as_ref().is_none_or(|list| list.permits(address)) {
-                return Err(Refusal::AddressNotAllowed);
-            }
-            if let (Some(allowed), Some(endpoint)) = (caller.endpoints, knock.endpoint)
-                && !allowed.contains(endpoint)
-            {
-                return Err(Refusal::EndpointNotAllowed);
-            }
+            restricted(caller, address, knock.endpoint)?;
             self.caller = Some(caller);
             let cap = caller.caps.body_bytes_max.and_then(|cap| usize::try_from(cap).ok());
             self.body_bytes_max = self.body_bytes_max.min(cap.unwrap_or(usize::MAX));
@@ -185,39 +178,40 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
     }
 }
 
-/// May this caller have what it wants from `target`? `told` becomes what the client is to hear of its limits.
+/// May this caller have what it wants? `plan` is where that would come from; `told` becomes what the client is to hear of its
+/// limits.
 ///
 /// # Errors
 /// 400 for metadata that cannot be read and for more than the caller's caps, 403 for the model, 429 for limits.
-pub fn entitle<'a, 's, 'm, Q: Quota>(
+pub fn entitle<'a, 's, 'p, Q: Quota>(
     snapshot: &'s Snapshot,
     admitted: &'a mut Admitted<'s, Q>,
-    target: Target<'s, 'm>,
+    plan: Plan<'p>,
     want: Want<'_>,
     told: &mut RateHeaders,
-) -> Result<Entitled<'a, 's, 'm, Q>, Refusal> {
+) -> Result<Entitled<'a, 's, 'p, Q>, Refusal> {
     let prompt_tokens = prompt_tokens(want);
-    let tokens = prompt_tokens.saturating_add(answer_tokens(want));
+    let tokens = estimated_tokens(want);
     let Want { now, unix_ms, stream, .. } = want;
     let demand = Demand { part: Part::All, tokens, stream, now, unix_ms };
     let verdict = within(snapshot, admitted, want, demand);
     *told = admitted.spending.told();
     verdict?;
     admitted.spending.count_requests();
-    Ok(Entitled { admitted, target, demand, prompt_tokens })
+    Ok(Entitled { admitted, plan, demand, prompt_tokens })
 }
 
-impl<'s, 'm, Q: Quota> Entitled<'_, 's, 'm, Q> {
+impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
     /// Where the request may be sent.
-    pub fn target(&self) -> Target<'s, 'm> {
-        self.target
+    pub fn plan(&self) -> &Plan<'p> {
+        &self.plan
     }
 
-    /// May the provider be asked once more? Its limits are everyone's together, and count each attempt.
-    pub fn attempt(&mut self, now: Now) -> Result<(), Refusal> {
-        let Some(provider) = &self.target.provider.allowance else { return Ok(()) };
+    /// May this provider be asked once more? Its limits are everyone's together, and count each attempt.
+    pub fn attempt(&mut self, provider: &Provider, now: Now) -> Result<(), Refusal> {
+        let Some(numbered) = &provider.allowance else { return Ok(()) };
         let spending = &mut self.admitted.spending;
-        spending.take(provider.line, &provider.allowance, Demand { now, ..self.demand })?;
+        spending.take(numbered.line, &numbered.allowance, Demand { now, ..self.demand })?;
         spending.count_requests();
         Ok(())
     }
@@ -271,22 +265,32 @@ fn within<'s, Q: Quota>(
     Ok(())
 }
 
-/// The request's metadata; empty where there is none.
+/// The request's metadata as it was sent; `None` where there is none.
 ///
 /// # Errors
-/// It cannot be read. That is never taken for "none".
+/// It was sent twice.
+pub fn metadata_field<'b>(head: &RequestHead, bytes: &'b [u8]) -> Result<Option<&'b [u8]>, Refusal> {
+    for name in metadata::FIELDS {
+        match head.only(bytes, name) {
+            Ok(None) => {}
+            Ok(Some(value)) => return Ok(Some(value)),
+            Err(_) => return Err(bad_metadata("The routing metadata is sent twice.")),
+        }
+    }
+    Ok(None)
+}
+
+/// What is said of metadata that cannot be read. It is never taken for "none".
+pub fn bad_metadata(why: &'static str) -> Refusal {
+    Refusal::BadBody { message: why.into(), param: None, code: "invalid_metadata" }
+}
+
+/// The request's metadata; empty where there is none.
 pub fn metadata_of<'b>(head: &RequestHead, bytes: &'b [u8]) -> Result<Metadata<'b>, Refusal> {
-    let field = metadata::FIELDS.into_iter().find_map(|name| match head.only(bytes, name) {
-        Ok(None) => None,
-        Ok(Some(value)) => Some(Ok(value)),
-        Err(_) => Some(Err("The routing metadata is sent twice.")),
-    });
-    let parsed = match field {
-        None => return Ok(Metadata::default()),
-        Some(Ok(value)) => Metadata::parse(value).map_err(metadata::BadMetadata::reason),
-        Some(Err(why)) => Err(why),
-    };
-    parsed.map_err(|why| Refusal::BadBody { message: why.into(), param: None, code: "invalid_metadata" })
+    match metadata_field(head, bytes)? {
+        None => Ok(Metadata::default()),
+        Some(value) => Metadata::parse(value).map_err(|bad| bad_metadata(bad.reason())),
+    }
 }
 
 fn authenticate<'s>(callers: Option<&'s Callers>, knock: Knock<'_>) -> Result<&'s Caller, Refusal> {
@@ -298,8 +302,22 @@ fn authenticate<'s>(callers: Option<&'s Callers>, knock: Knock<'_>) -> Result<&'
     }
 }
 
+/// Refuses a caller where it may not call from, and what it may not call.
+///
+/// # Errors
+/// 403, for the one or the other.
+pub fn restricted(caller: &Caller, address: IpAddr, endpoint: Option<Endpoint>) -> Result<(), Refusal> {
+    if !caller.access.as_ref().is_none_or(|list| list.permits(address)) {
+        return Err(Refusal::AddressNotAllowed);
+    }
+    match (caller.endpoints, endpoint) {
+        (Some(allowed), Some(endpoint)) if !allowed.contains(endpoint) => Err(Refusal::EndpointNotAllowed),
+        _ => Ok(()),
+    }
+}
+
 /// A route is allowed by its own name, everything else by the model's.
-fn may_use(caller: &Caller, model: &str) -> bool {
+pub fn may_use(caller: &Caller, model: &str) -> bool {
     let (globs, name) = match model.strip_prefix("dynamic/") {
         Some(route) => (&caller.routes, route),
         None => (&caller.models, model),
@@ -309,7 +327,10 @@ fn may_use(caller: &Caller, model: &str) -> bool {
 
 /// Refuses what asks for more than the caller's caps. A cap on tokens has to be met by saying a number: what a provider does
 /// without one is not known here.
-fn capped(caller: &Caller, want: Want<'_>) -> Result<(), Refusal> {
+///
+/// # Errors
+/// 400, for the first of them.
+pub fn capped(caller: &Caller, want: Want<'_>) -> Result<(), Refusal> {
     let over = |param: &'static str, most: u64, why: &str| {
         Err(Refusal::BadBody {
             message: format!("{why} This API key may ask for at most {most}.").into(),
@@ -332,6 +353,11 @@ fn capped(caller: &Caller, want: Want<'_>) -> Result<(), Refusal> {
         };
     }
     Ok(())
+}
+
+/// What a request is taken to cost before it is known.
+pub fn estimated_tokens(want: Want<'_>) -> u64 {
+    prompt_tokens(want).saturating_add(answer_tokens(want))
 }
 
 /// What a prompt is taken to cost before it is known.
@@ -366,7 +392,7 @@ mod tests {
             self, Fake,
             callers::{Caps, Digests, Endpoints, tests::caller},
         },
-        policy::{quota::cells::Cells, route},
+        policy::{condition, health::calm::Calm, plan, quota::cells::Cells},
         wire::{
             http1::head::{HeadLimits, parse_request},
             token::{DigestKey, TokenId, render},
@@ -499,7 +525,16 @@ mod tests {
         let knock = Knock { peer, head: &parsed, bytes, endpoint: None, now, unix_ms: 0 };
         let told = &mut RateHeaders::default();
         let mut admitted = admit(&snapshot, Some(&callers), &cells, knock, told).unwrap_or_else(|_| panic!());
-        let target = route::target(&snapshot, model).expect("a target");
+        let facts = condition::Facts {
+            model,
+            stream: false,
+            user: None,
+            caller: None,
+            tags: &[],
+            header: &|_| None,
+            metadata: condition::Told::Raw(None),
+        };
+        let plan = plan::plan(&snapshot, &facts, 0, &Calm::default(), now).expect("a plan");
         let endpoint = Endpoint::ChatCompletions;
         let want = Want {
             endpoint,
@@ -513,7 +548,7 @@ mod tests {
             now,
             unix_ms: 0,
         };
-        match entitle(&snapshot, &mut admitted, target, want, told) {
+        match entitle(&snapshot, &mut admitted, plan, want, told) {
             Ok(_) => String::new(),
             Err(refusal) => refusal.class().code.to_owned(),
         }

@@ -1,6 +1,9 @@
 //! From the model's name to the target that serves it.
 
-use crate::config::{Provider, ProviderPlace, Snapshot};
+use crate::{
+    config::{Provider, ProviderPlace, Snapshot},
+    wire::{metadata::BadMetadata, openai::refusal::Refusal},
+};
 
 /// Where an exchange goes, and what its model is called there.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,28 @@ pub enum NoRoute {
     UnknownProvider,
     /// The provider is known but has no key to call it with.
     NoKey,
+    /// `dynamic/` and no route of that name.
+    UnknownRoute,
+    /// The route asks for metadata, and the header cannot be read.
+    BadMetadata(BadMetadata),
+}
+
+impl NoRoute {
+    /// What a client is told that asked for `model`.
+    pub fn refusal(self, model: &str) -> Refusal {
+        match self {
+            Self::NoProvider | Self::UnknownProvider | Self::UnknownRoute => {
+                Refusal::UnknownModel { model: model.into() }
+            }
+            Self::BadMetadata(bad) => {
+                Refusal::BadBody { message: bad.reason().into(), param: None, code: "invalid_metadata" }
+            }
+            Self::NoKey => {
+                let provider = model.split('/').next().unwrap_or_default();
+                Refusal::NoProviderKey { provider: provider.into() }
+            }
+        }
+    }
 }
 
 /// Splits at the first slash: a model's own name may hold more of them.

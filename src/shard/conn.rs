@@ -18,6 +18,7 @@ use crate::{
     bridge::{
         bulletin::Lease,
         handoff::{Door, Handed},
+        health::HealthBoard,
         quota::QuotaBoard,
     },
     config::{ProviderPlace, Snapshot, callers::Callers},
@@ -207,6 +208,7 @@ impl World for Shard {
     type Models = Lease<ModelList>;
     type Callers = Lease<Option<Callers>>;
     type Quota = QuotaBoard;
+    type Health = HealthBoard;
 
     fn now(&self) -> Now {
         self.clock.now()
@@ -238,6 +240,10 @@ impl World for Shard {
 
     fn quota(&self) -> &QuotaBoard {
         &self.quota
+    }
+
+    fn health(&self) -> &HealthBoard {
+        &self.health
     }
 
     fn draining(&self) -> bool {

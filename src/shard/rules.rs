@@ -489,6 +489,7 @@ fn lone_core(choice: Choice, clock: Clock) -> (Links, Arc<Drain>, Arc<[Inbox]>) 
         addresses: Arc::new(Bulletin::new(1)),
         callers: Arc::new(Bulletin::new(1)),
         quota: Arc::default(),
+        health: Arc::default(),
         models: Arc::new(Bulletin::new(1)),
         certificates: Arc::new(Bulletin::new(1)),
         drain: drain.clone(),

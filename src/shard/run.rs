@@ -28,6 +28,7 @@ use crate::{
         bulletin::{Lease, Reader},
         drain::{Drain, Stage},
         handoff::{Door, Inbox},
+        health::HealthBoard,
         outbox::Outbox,
         quota::QuotaBoard,
         vitals::{self, Vitals},
@@ -56,6 +57,7 @@ pub struct Links {
     pub models: Arc<crate::bridge::bulletin::Bulletin<ModelList>>,
     pub callers: Arc<crate::bridge::bulletin::Bulletin<Option<Callers>>>,
     pub quota: Arc<QuotaBoard>,
+    pub health: Arc<HealthBoard>,
     /// What TLS listeners show to new clients.
     pub certificates: Arc<crate::bridge::bulletin::Bulletin<Arc<ServerConfig>>>,
     pub drain: Arc<Drain>,
@@ -123,6 +125,7 @@ pub(super) struct Shard {
     models: RefCell<Reader<ModelList>>,
     callers: RefCell<Reader<Option<Callers>>>,
     pub(super) quota: Arc<QuotaBoard>,
+    pub(super) health: Arc<HealthBoard>,
     certificates: RefCell<Reader<Arc<ServerConfig>>>,
     drain: Arc<Drain>,
     seat: usize,
@@ -150,6 +153,7 @@ async fn live(links: Links, backend: Backend) {
         models: RefCell::new(links.models.reader(links.seat)),
         callers: RefCell::new(links.callers.reader(links.seat)),
         quota: links.quota.clone(),
+        health: links.health.clone(),
         certificates: RefCell::new(links.certificates.reader(links.seat)),
         drain: links.drain,
         seat: links.seat,
@@ -404,7 +408,7 @@ impl Drop for Presence {
 /// After the cut, clients get this long to take their last words.
 const CUT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2 * limits::LINGER_TIME.as_secs());
 
-const UPSTREAM_WAITS: [Waiting; 4] =
-    [Waiting::Connect, Waiting::Send, Waiting::FirstByte, Waiting::BetweenBytes];
+const UPSTREAM_WAITS: [Waiting; 5] =
+    [Waiting::Connect, Waiting::Send, Waiting::FirstByte, Waiting::FirstToken, Waiting::BetweenBytes];
 const CLIENT_WAITS: [Waiting; 6] =
     [Waiting::Head, Waiting::Body, Waiting::Reader, Waiting::Total, Waiting::Linger, Waiting::Handshake];

@@ -86,13 +86,22 @@ impl<'a> Metadata<'a> {
 
 impl Value<'_> {
     fn read<'a>(value: &LazyValue<'a>) -> Result<Value<'a>, BadMetadata> {
+        // Most are strings without escapes and stay where they are; that the document is sound was seen before.
+        let raw = value.as_raw_cow();
+        if let Some(inner) = raw.strip_prefix('"') {
+            let plain = inner.strip_suffix('"').filter(|text| !text.contains('\\'));
+            if let (Cow::Borrowed(whole), Some(text)) = (&raw, plain) {
+                return Ok(Value::Text(Cow::Borrowed(&whole[1..=text.len()])));
+            }
+            return value
+                .as_str()
+                .map(|text| Value::Text(Cow::Owned(text.to_owned())))
+                .ok_or(BadMetadata::OddValue);
+        }
         if let Some(flag) = value.as_bool() {
             return Ok(Value::Flag(flag));
         }
-        if let Some(number) = value.as_f64() {
-            return if number.is_finite() { Ok(Value::Number(number)) } else { Err(BadMetadata::OddValue) };
-        }
-        value.as_str().map(|text| Value::Text(Cow::Owned(text.to_owned()))).ok_or(BadMetadata::OddValue)
+        value.as_f64().filter(|number| number.is_finite()).map(Value::Number).ok_or(BadMetadata::OddValue)
     }
 
     /// The value as one name for it: what counts are kept by. Different values have different names.
@@ -138,8 +147,20 @@ mod tests {
         check(header, "beta", Some(Value::Flag(true)));
         check(header, "näme", Some(Value::Text("ü".into())));
         check(header, "Plan", None);
+        check(r#"{"plain":"a b"}"#, "plain", Some(Value::Text("a b".into())));
+        check(r#"{"quoted":"\"a\""}"#, "quoted", Some(Value::Text("\"a\"".into())));
         check("{}", "plan", None);
         check(" { } ", "plan", None);
+    }
+
+    #[test]
+    fn a_string_without_escapes_is_not_copied() {
+        let borrowed = |header: &str| {
+            let metadata = Metadata::parse(header.as_bytes()).expect("a good header");
+            matches!(metadata.get("a"), Some(Value::Text(Cow::Borrowed(_))))
+        };
+        assert!(borrowed(r#"{"a": "pro" }"#) && borrowed(r#"{"a":""}"#));
+        assert!(!borrowed(r#"{"a":"pr\u006f"}"#));
     }
 
     #[test]

@@ -16,7 +16,8 @@ Words of a model's name: `sim,WORD,WORD` (or `sim-WORD-WORD`; after another name
           nodone (no [DONE]) nofinish (neither [DONE] nor finish_reason) errorevent (an error half-way, then a clean end)
           nousage usageall (on each event) usagelast (on the event with finish_reason) stamp (send time in each event)
  framing  chunk=N (bytes a chunk) chunkext trailers lengthbody (Content-Length) untilclose http10 gzip split=N (bytes a write)
- answer   status=CODE CODE=SECS (with Retry-After) redirect echo tools json key=SECRET (401 without it)
+ answer   status=CODE CODE=SECS (with Retry-After) code=NAME (the error's) redirect html (200, but no JSON) echo tools json
+          key=SECRET (401 without it)
  vice     cut=N reset=N stall=N (after N body bytes) headcut=N (after N bytes of the head) extra (stray bytes after)
           early (answers before the body is read) closeafter idleclose=MS interim interim=N (1xx first)
           badhead=clte|dupcl|cl|te|version|status|fold|space|barelf|nul|huge|many|empty|chunk
@@ -124,7 +125,9 @@ pub struct Script {
 
     pub status: Option<u16>,
     pub retry_after_secs: Option<u32>,
+    pub code: Option<String>,
     pub redirect: bool,
+    pub html: bool,
     pub echo: bool,
     pub tools: bool,
     pub json: bool,
@@ -159,7 +162,9 @@ impl Script {
         Self {
             status: None,
             retry_after_secs: None,
+            code: None,
             redirect: false,
+            html: false,
             ending: Ending::Whole,
             extra: false,
             early: false,
@@ -203,6 +208,7 @@ impl Script {
                 self.status =
                     Some(u16::try_from(large()?).ok().filter(|s| (100..=999).contains(s)).ok_or_else(wrong)?);
             }
+            ("code", Some(name)) if !name.is_empty() => self.code = Some(name.to_owned()),
             ("key", Some(secret)) => self.key = Some(secret.to_owned()),
             ("cut", Some(_)) => self.ending = Ending::Cut(count()?),
             ("reset", Some(_)) => self.ending = Ending::Reset(count()?),
@@ -244,6 +250,7 @@ impl Script {
             "trailers" => &mut self.trailers,
             "gzip" => &mut self.gzip,
             "redirect" => &mut self.redirect,
+            "html" => &mut self.html,
             "echo" => &mut self.echo,
             "tools" => &mut self.tools,
             "json" => &mut self.json,
@@ -318,6 +325,10 @@ mod tests {
     fn each_vice_has_its_word() {
         check("sim,429=2", Script { status: Some(429), retry_after_secs: Some(2), ..Script::default() });
         check("sim,status=500", Script { status: Some(500), ..Script::default() });
+        let spent =
+            Script { status: Some(429), code: Some("insufficient_quota".into()), ..Script::default() };
+        check("sim,status=429,code=insufficient_quota", spent);
+        check("sim,html", Script { html: true, ..Script::default() });
         check("sim,cut=7", Script { ending: Ending::Cut(7), ..Script::default() });
         check("sim,reset=7", Script { ending: Ending::Reset(7), ..Script::default() });
         check("sim,stall=0", Script { ending: Ending::Stall(0), ..Script::default() });
@@ -329,8 +340,16 @@ mod tests {
 
     #[test]
     fn a_word_that_is_not_known_is_an_error() {
-        for model in ["sim,crfl", "sim-4o", "sim,ttft", "sim,ttft=", "sim,crlf=1", "sim,429", "sim,badhead=x"]
-        {
+        for model in [
+            "sim,crfl",
+            "sim-4o",
+            "sim,ttft",
+            "sim,ttft=",
+            "sim,crlf=1",
+            "sim,429",
+            "sim,badhead=x",
+            "sim,code=",
+        ] {
             assert!(Script::parse(model).is_err(), "{model}");
         }
     }
@@ -350,8 +369,11 @@ mod tests {
                     .collect::<String>()
             };
             for word in outside_brackets.split_whitespace() {
-                let word =
-                    word.replace("CODE=SECS", "429=1").replace("=CODE", "=500").replace("=SECRET", "=s");
+                let word = word
+                    .replace("CODE=SECS", "429=1")
+                    .replace("=CODE", "=500")
+                    .replace("=SECRET", "=s")
+                    .replace("=NAME", "=n");
                 let word = word.split('|').next().unwrap_or_default().to_owned();
                 let word = ["=MS", "=N", "=BYTES"].iter().fold(word, |w, unit| w.replace(unit, "=1"));
                 assert!(Script::parse(&format!("sim,{word}")).is_ok(), "{word}");

@@ -399,6 +399,7 @@ fn planned(asked: &Asked, script: &Script, echo: Option<Value>, keep_alive: bool
                 429 => "rate_limit_exceeded",
                 _ => "simulated",
             };
+            let code = script.code.as_deref().unwrap_or(code);
             let mut refused = refusal(status, code, &format!("simulated {status}"));
             if let Some(piece) = refused.pieces.first_mut() {
                 piece.due = script.ttft;
@@ -412,6 +413,14 @@ fn planned(asked: &Asked, script: &Script, echo: Option<Value>, keep_alive: bool
             let mut moved = refusal(302, "moved", "simulated redirect");
             moved.headers.push(("location", "http://127.0.0.1:9/v1/elsewhere".into()));
             moved
+        }
+        _ if script.html => {
+            let mut page = refusal(200, "page", "simulated page");
+            page.media = "text/html";
+            if let Some(piece) = page.pieces.first_mut() {
+                piece.bytes = "<html><body>It works!</body></html>".into();
+            }
+            page
         }
         other => {
             let mut answered = answer(asked, script, echo);

@@ -1,57 +1,8 @@
 //! Who may call, from where, how much: decided before a byte of body, the same on every endpoint.
 
-use std::{fs, path::PathBuf};
-
 use serde_json::Value;
 
-use crate::support::{Answer, Gateway, Provider, Setup, binary, chat_body, clock, model, own_address, until};
-
-/// A state directory that ends with its test.
-struct State(PathBuf);
-
-impl State {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("ringway-e2e-state-{}", own_address()));
-        let _ = fs::remove_dir_all(&path);
-        Self(path)
-    }
-
-    /// A new caller's token.
-    #[track_caller]
-    fn create(&self, name: &str, more: &[&str]) -> String {
-        self.callers(&[&["create", "--quiet", "--name", name], more].concat())
-    }
-
-    /// What `ringway callers …` says.
-    #[track_caller]
-    fn callers(&self, arguments: &[&str]) -> String {
-        let dir = self.0.to_str().expect("a plain path");
-        let output = std::process::Command::new(binary("ringway"))
-            .arg("callers")
-            .arg(arguments[0])
-            .args(["--state", dir])
-            .args(&arguments[1..])
-            .output()
-            .expect("ringway runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        String::from_utf8(output.stdout).expect("text").trim().to_owned()
-    }
-
-    fn setup(&self, more: &str) -> Setup {
-        let dir = self.0.to_str().expect("a plain path");
-        Setup {
-            provider: format!("[state]\ndir = \"{dir}\"\n[auth]\nrequired = true\n{more}"),
-            ..Setup::default()
-        }
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use crate::support::{Answer, Gateway, Provider, Setup, State, chat_body, clock, model, until};
 
 fn limited(limits: &str) -> Setup {
     Setup { provider: limits.to_owned(), ..Setup::default() }

@@ -5,9 +5,13 @@
 //! every gateway is told to use, and that every shard must then report on `/metrics`.
 
 mod admission;
+mod attempts;
 mod balance;
 mod bodies;
+mod breakers;
 mod callers;
+mod explain;
+mod failover;
 mod graph;
 mod http1;
 mod lifecycle;
@@ -17,6 +21,7 @@ mod refusals;
 mod refused_ring;
 mod relay;
 mod reload;
+mod routes;
 mod smuggling;
 mod support;
 mod tls;

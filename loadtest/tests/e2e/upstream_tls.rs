@@ -145,6 +145,7 @@ fn what_is_said_before_the_handshake_ends_is_no_answer() {
         let answer = secured.ask("sim,closeafter");
         // Discarded if it came with the handshake; else it lies on a connection that has asked nothing, which is given up.
         assert!(!answer.text().contains("planted"), "round {round}: {}", answer.text());
-        assert!([200, 502].contains(&answer.status), "round {round}: {}", answer.text());
+        // 503 once the breaker has seen enough of it.
+        assert!([200, 502, 503].contains(&answer.status), "round {round}: {}", answer.text());
     }
 }

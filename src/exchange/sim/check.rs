@@ -185,8 +185,10 @@ impl Check<'_> {
             Hope::Refusal(codes) => codes.contains(&code),
             Hope::Answer(script) => match code {
                 "upstream_interrupted" => {
+                    // What may have begun is not begun again where the provider keeps it: not over a stale connection either.
                     matches!(script.breaks, Break::Reset { .. } | Break::Close { .. } | Break::WhileSending)
                         || !script.is_whole
+                        || ask.head.starts_with(b"POST /v1/responses ")
                 }
                 "upstream_malformed" => {
                     script.malformed || races.checked_sub(1).inspect(|left| *races = *left).is_some()

@@ -75,6 +75,7 @@ fn run(seed: u64, faults: &Faults) -> Report {
         world.local.pool.borrow_mut().clear();
         ended = sim.executor.run();
         sim.check(world.quota.is_quiet(), || "a place in a limit was never left".to_owned());
+        sim.check(world.health.is_quiet(), || "an attempt was begun and never ended".to_owned());
         let waiting = sim.executor.waiting();
         sim.check(waiting.is_empty(), || format!("these wait for ever: {waiting:?}"));
     }

@@ -10,7 +10,7 @@ use crate::{
         seam::{Wire, World},
     },
     ledger::record::{Record, Tokens},
-    policy::attempts::{Attempts, Cause, Failure, Phase},
+    policy::attempts::{Came, Cause, Failure, Phase, Situation},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,17 +85,17 @@ pub(in crate::exchange) fn shutter(shut: impl FnOnce() + 'static) -> impl FnOnce
 }
 
 /// Makes a failure look like the first of a stale connection.
-pub(in crate::exchange) fn retry(attempts: Attempts, failure: Failure) -> (Attempts, Failure) {
-    let mut first = Attempts::default();
-    first.begin();
+pub(in crate::exchange) fn retry(came: Came, at: Situation) -> (Came, Situation) {
     if is(Bug::StaleRetriedAgain) {
-        return (first, failure);
+        return (came, Situation { tried: 1, tried_here: 1, ..at });
     }
-    if is(Bug::RetriedAfterAnswer) && failure.answered {
-        let stale = Failure { reused: true, ..Failure::new(Phase::Head, Cause::Broken) };
-        return (attempts, stale);
+    match came {
+        Came::Failed(failure) if is(Bug::RetriedAfterAnswer) && failure.answered => {
+            let stale = Failure { reused: true, ..Failure::new(Phase::Head, Cause::Broken) };
+            (Came::Failed(stale), at)
+        }
+        _ => (came, at),
     }
-    (attempts, failure)
 }
 
 /// Counts usage once more where it had been counted.

@@ -28,6 +28,7 @@ use crate::{
     exchange::{local::Local, seam::World},
     policy::{
         attempts::{Cause, Failure, Phase},
+        health::calm::Calm,
         quota::cells::Cells,
     },
     wire::openai::models::ModelList,
@@ -111,6 +112,7 @@ pub(super) struct SimWorld {
     snapshot: Rc<Snapshot>,
     models: Rc<ModelList>,
     pub(super) quota: Cells,
+    pub(super) health: Calm,
     pub(super) draining: Cell<bool>,
     conns: RefCell<Vec<Weak<Conn>>>,
     /// What providers answer, by the number in the model's name.
@@ -192,6 +194,7 @@ impl SimWorld {
             snapshot: Rc::new(snapshot),
             models: Rc::new(ModelList::new([("asks/m".into(), r#"{"id":"asks/m"}"#.into())])),
             quota: Cells::default(),
+            health: Calm::default(),
             draining: Cell::new(false),
             conns: RefCell::default(),
             scripts: RefCell::default(),
@@ -227,7 +230,13 @@ impl SimWorld {
         loop {
             self.end_all(&[Waiting::Idle], false);
             if self.sim.now() >= cut {
-                let upstream = [Waiting::Connect, Waiting::Send, Waiting::FirstByte, Waiting::BetweenBytes];
+                let upstream = [
+                    Waiting::Connect,
+                    Waiting::Send,
+                    Waiting::FirstByte,
+                    Waiting::FirstToken,
+                    Waiting::BetweenBytes,
+                ];
                 if self.end_all(&upstream, true) {
                     self.sim.inject(Fault::DrainCut);
                 }
@@ -254,6 +263,7 @@ impl World for Surroundings {
     type Models = Rc<ModelList>;
     type Callers = Rc<Option<Callers>>;
     type Quota = Cells;
+    type Health = Calm;
 
     fn now(&self) -> Now {
         self.0.sim.now()
@@ -285,6 +295,10 @@ impl World for Surroundings {
 
     fn quota(&self) -> &Cells {
         &self.0.quota
+    }
+
+    fn health(&self) -> &Calm {
+        &self.0.health
     }
 
     fn draining(&self) -> bool {

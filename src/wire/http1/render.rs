@@ -105,6 +105,13 @@ pub struct HeadWriter<'o> {
 }
 
 impl<'o> HeadWriter<'o> {
+    /// Adds a field whose value is a number.
+    pub fn number(&mut self, name: &'static str, value: u64) -> &mut Self {
+        let mut digits = Vec::with_capacity(20);
+        decimal(&mut digits, value);
+        self.field(name, HeaderSafe(&digits))
+    }
+
     /// Adds a field. The name is a token, and neither `content-length` nor `transfer-encoding`.
     pub fn field(&mut self, name: &'static str, value: HeaderSafe<'_>) -> &mut Self {
         debug_assert!(is_token(name.as_bytes()), "a name is a token");

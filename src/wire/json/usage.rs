@@ -195,7 +195,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 
 /// The raw values of the named members of `object`, which has passed the scan; `null` is as good as absent, and of
 /// equal names the last counts.
-fn members<'a, const N: usize>(object: &'a str, names: [&str; N]) -> [Option<&'a str>; N] {
+pub(crate) fn members<'a, const N: usize>(object: &'a str, names: [&str; N]) -> [Option<&'a str>; N] {
     let mut found = [None; N];
     let mut reader = Reader::new(object.as_bytes());
     if reader.open().is_none() {

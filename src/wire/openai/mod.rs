@@ -5,3 +5,5 @@ pub mod models;
 pub mod rate_headers;
 pub mod refusal;
 pub mod stream;
+pub mod upstream_error;
+pub mod upstream_head;

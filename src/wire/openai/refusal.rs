@@ -91,6 +91,14 @@ pub enum Refusal {
     NoUpstream {
         retry_after_ms: u64,
     },
+    /// Every target was tried or is known to be down, and one of them at least is only busy.
+    UpstreamsBusy {
+        retry_after_ms: Option<u64>,
+    },
+    /// Every target was tried or is known to be down.
+    UpstreamsFailed {
+        retry_after_ms: Option<u64>,
+    },
     UpstreamUnreachable {
         provider: Box<str>,
     },
@@ -122,6 +130,7 @@ pub enum Refusal {
 pub enum WaitingFor {
     Connect,
     FirstByte,
+    FirstToken,
     BetweenBytes,
     Total,
 }
@@ -179,7 +188,9 @@ impl Refusal {
             Self::UpstreamRedirect { .. } => (502, UNAVAILABLE, "upstream_redirect"),
             Self::UpstreamMalformed { .. } => (502, UNAVAILABLE, "upstream_malformed"),
             Self::UpstreamInterrupted => (502, "server_error", "upstream_interrupted"),
+            Self::UpstreamsBusy { .. } => (429, "rate_limit_error", "rate_limit_exceeded"),
             Self::NoUpstream { .. } => (503, UNAVAILABLE, "no_upstream"),
+            Self::UpstreamsFailed { .. } => (503, UNAVAILABLE, "upstreams_failed"),
             Self::Overloaded { .. } => (503, UNAVAILABLE, "server_is_overloaded"),
             Self::CallersUnknown => (503, UNAVAILABLE, "callers_unavailable"),
             Self::Draining => (503, UNAVAILABLE, "server_shutting_down"),
@@ -201,6 +212,9 @@ impl Refusal {
             Self::RateLimited { retry_after_ms, .. }
             | Self::Overloaded { retry_after_ms }
             | Self::NoUpstream { retry_after_ms } => Retry::after(*retry_after_ms),
+            Self::UpstreamsBusy { retry_after_ms } | Self::UpstreamsFailed { retry_after_ms } => {
+                retry_after_ms.map_or_else(Retry::default, Retry::after).spent()
+            }
             // Another process has the port, or will in a moment; the store of callers is read several times a second.
             Self::Draining | Self::CallersUnknown => Retry::after(1_000),
             Self::OverBudget
@@ -354,6 +368,12 @@ impl Refusal {
                 return "No provider for this model is available at the moment. Please try again later."
                     .into();
             }
+            Self::UpstreamsBusy { .. } => {
+                return "Every provider for this model is busy at the moment. Please try again later.".into();
+            }
+            Self::UpstreamsFailed { .. } => {
+                return "Every provider for this model failed. Please try again later.".into();
+            }
             Self::UpstreamUnreachable { provider } => {
                 format!("The provider '{provider}' could not be reached.")
             }
@@ -370,6 +390,7 @@ impl Refusal {
                 let phase = match waiting_for {
                     WaitingFor::Connect => "accept a connection",
                     WaitingFor::FirstByte => "begin its answer",
+                    WaitingFor::FirstToken => "send its first token",
                     WaitingFor::BetweenBytes => "go on with its answer",
                     WaitingFor::Total => "finish its answer",
                 };
@@ -474,7 +495,12 @@ mod tests {
             Refusal::UpstreamMalformed { provider: provider() },
             Refusal::UpstreamTimedOut { provider: provider(), waiting_for: WaitingFor::Connect },
             Refusal::UpstreamTimedOut { provider: provider(), waiting_for: WaitingFor::FirstByte },
+            Refusal::UpstreamTimedOut { provider: provider(), waiting_for: WaitingFor::FirstToken },
             Refusal::UpstreamTimedOut { provider: provider(), waiting_for: WaitingFor::BetweenBytes },
+            Refusal::UpstreamsBusy { retry_after_ms: Some(2_000) },
+            Refusal::UpstreamsBusy { retry_after_ms: None },
+            Refusal::UpstreamsFailed { retry_after_ms: Some(90_000) },
+            Refusal::UpstreamsFailed { retry_after_ms: None },
             Refusal::UpstreamTimedOut { provider: provider(), waiting_for: WaitingFor::Total },
             Refusal::UpstreamInterrupted,
             Refusal::UpstreamError { status: 422, message: "<html>".into() },

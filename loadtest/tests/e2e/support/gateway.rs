@@ -92,6 +92,12 @@ impl Gateway {
         gateway
     }
 
+    /// One whose configuration has these tables, too.
+    #[track_caller]
+    pub(crate) fn with_tables(provider: &Provider, tables: &str) -> Self {
+        Self::with(provider, &Setup { provider: tables.to_owned(), ..Setup::default() })
+    }
+
     /// Every shard, and at least one, is on this backend.
     #[track_caller]
     pub(crate) fn expect_backend(&self, backend: &str) {
@@ -182,4 +188,24 @@ pub(crate) fn chat_body(model: &str, stream: bool) -> String {
 
 pub(crate) fn chat(script: &str, stream: bool) -> String {
     post("/v1/chat/completions", &chat_body(&model(script), stream))
+}
+
+/// A chat completion of any model, with header lines of the test's choice.
+pub(crate) fn chat_with(model: &str, headers: &[&str], stream: bool) -> String {
+    let lines: String = headers.iter().map(|line| format!("\r\n{line}")).collect();
+    let plain = post("/v1/chat/completions", &chat_body(model, stream));
+    plain.replacen("\r\n", &format!("{lines}\r\n"), 1)
+}
+
+/// A further provider, with the key `sk-{name}`.
+pub(crate) fn provider_table(name: &str, address: SocketAddr) -> String {
+    format!("[[provider]]\nname = \"{name}\"\nbase_url = \"http://{address}/v1\"\nkey = \"sk-{name}\"\n")
+}
+
+/// A route `r` from `sim` to a second provider, `two`; `more` are further lines of it.
+pub(crate) fn pair(two: &Provider, first: &str, second: &str, more: &str) -> String {
+    format!(
+        "[[route]]\nname = \"r\"\nmodel = \"sim/{first}\"\nfallbacks = [\"two/{second}\"]\n{more}\n{}",
+        provider_table("two", two.address)
+    )
 }

@@ -3,13 +3,17 @@
 mod gateway;
 mod process;
 mod provider;
+mod state;
 mod wire;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use gateway::{CANARY, Gateway, Setup, backend, chat, chat_body, model, own_address};
+pub(crate) use gateway::{
+    CANARY, Gateway, Setup, backend, chat, chat_body, chat_with, model, own_address, pair, provider_table,
+};
 pub(crate) use process::{Program, binary, ringway};
 pub(crate) use provider::Provider;
+pub(crate) use state::State;
 pub(crate) use wire::{Answer, Client, Ending, post};
 
 /// How long anything may take before a test gives up on it. Generous: the machine may be busy with other tests.

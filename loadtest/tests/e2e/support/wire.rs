@@ -356,6 +356,14 @@ impl Answer {
         self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 
+    /// What `x-ringway-{name}` says, once; empty where it is not there.
+    #[track_caller]
+    pub(crate) fn told(&self, name: &str) -> &str {
+        let all = self.headers_of(&format!("x-ringway-{name}"));
+        assert!(all.len() <= 1, "said twice: {}", self.head);
+        all.first().copied().unwrap_or("")
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

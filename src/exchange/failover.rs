@@ -1,0 +1,494 @@
+//! The single loop of an exchange: one attempt after the other over the plan's targets, until an answer is on its way to the
+//! client or there is nothing left to try.
+//!
+//! The commit point is the first byte written to the client. Until then a target that refuses, breaks or begins with an error
+//! costs the client nothing but time; from then on nothing is tried again. What comes next is decided by
+//! `policy::attempts::judge`; this file only does it.
+
+use std::time::Duration;
+
+#[cfg(test)]
+use super::sim::planted;
+use super::{
+    Facts, Stop,
+    ask::{Ask, is_media_type},
+    attempt::{self, Answer, NoAnswer},
+    h1::Client,
+    lens::Kind,
+    receive::Request,
+    relay::{self, Relayed, Way},
+    reply,
+    seam::World,
+};
+use crate::{
+    base::{limits, now::Now},
+    config::Snapshot,
+    ledger::{
+        record::Record,
+        sheet::{AttemptResult, Move, Turn},
+    },
+    policy::{
+        admit::Entitled,
+        attempts::{Answered, Bearing, Came, Cause, Failure, Judgement, Phase, Situation, Verdict, judge, keeps},
+        health::{Change, Health as _, KeyFault, KeyKey, KeyStanding, Outcomes, Standing, Underway},
+        lost::{Last, Losses},
+        plan::Planned,
+        route::Target,
+    },
+    wire::{
+        http1::known::Known,
+        openai::{refusal::Refusal, upstream_error},
+    },
+};
+
+/// Serves the request from the first target of the plan that answers it.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the facts of one exchange; a struct of them would only rename them"
+)]
+pub(super) async fn serve_plan<'s, W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    snapshot: &'s Snapshot,
+    entitled: &mut Entitled<'_, '_, '_, W::Quota>,
+    request: Request,
+    ask: &Ask,
+    facts: &mut Facts<'s>,
+    record: &mut Record,
+) -> Result<Relayed, Stop> {
+    let mut course = Course::of(entitled, ask, &request);
+    let mut request = Some(request);
+    loop {
+        let Some((planned, key, underway)) = course.aim(world, entitled) else {
+            return Err(course.nothing_left(world));
+        };
+        if let Err(refusal) = entitled.attempt(planned.provider, world.now()) {
+            course.limited = Some(refusal);
+            course.next_target();
+            continue;
+        }
+        course.begin(snapshot, &planned, facts, record);
+        let mut attempted = Attempted { planned, key, underway };
+        let end = once(
+            world,
+            client,
+            snapshot,
+            entitled,
+            &mut request,
+            ask,
+            &mut attempted,
+            &course,
+            facts,
+            record,
+        );
+        let (came, answer) = match Box::pin(end).await? {
+            End::Relayed(relayed) => return Ok(relayed),
+            End::Came(came, answer) => (came, answer),
+        };
+        let situation = course.situation(world, entitled, &attempted, record.phases.started);
+        #[cfg(test)]
+        let (came, situation) = planted::retry(came, situation);
+        let provider = attempted.planned.provider;
+        let spend = || world.health().retry_allowed(provider.id, world.now());
+        let judgement = judge(came, &situation, world.random(), spend);
+        match course.tried_here {
+            1 => course.losses.add(came),
+            _ => course.losses.add_again(came),
+        }
+        bear(world, &mut attempted, came, judgement);
+        let other = other_key(world.health(), &attempted, world.now());
+        // Its place on the board is free before anything else is tried.
+        drop(attempted);
+        let moved = |to| world.local().sheet.borrow_mut().moved(provider.id, to, judgement.reason);
+        match judgement.verdict {
+            Verdict::SameTarget { after_ms } => {
+                moved(Move::SameTarget);
+                world.local().sheet.borrow_mut().upstream.stale += u64::from(judgement.reason == "stale");
+                if after_ms > 0 {
+                    world.sleep_until(world.now() + Duration::from_millis(after_ms)).await;
+                }
+            }
+            Verdict::OtherKey => {
+                moved(Move::OtherKey);
+                (course.key, course.tried_here) = (other, 0);
+            }
+            Verdict::NextTarget => {
+                moved(Move::NextTarget);
+                course.next_target();
+            }
+            Verdict::PassThrough | Verdict::GiveUp => {
+                let advice = match course.losses.end(world.random()) {
+                    Last::Refused(refusal) => return Err(Stop::Refused(refusal)),
+                    Last::AsItCame(advice) => advice,
+                };
+                facts.advice = advice;
+                return match (answer, came) {
+                    (Some(answer), _) => {
+                        let (timeouts, watch) =
+                            (entitled.plan().terms.timeouts, ask.watch(provider.inject_usage));
+                        let way = Way { provider, timeouts, watch, yields: false, request: &mut request };
+                        show(world, client, entitled, facts, way, *answer, record).await
+                    }
+                    (None, Came::Failed(failure)) => Err(Stop::Failed(failure)),
+                    (None, Came::Answered(_)) => Err(Stop::Refused(Refusal::UpstreamInterrupted)),
+                };
+            }
+        }
+    }
+}
+
+/// How far the loop has come.
+struct Course {
+    /// The target that is tried, by its place in the plan.
+    at: usize,
+    /// The key to use there, if it is not to be chosen anew.
+    key: Option<u16>,
+    attempts_max: u8,
+    tried: u8,
+    /// At this target, under this key.
+    tried_here: u8,
+    /// The provider keeps what it makes, or the body is too long to be sent again.
+    keeps: bool,
+    /// The client's SDK is trying again by itself.
+    client_retries: bool,
+    losses: Losses,
+    /// A provider's own limit that kept a target from being tried.
+    limited: Option<Refusal>,
+}
+
+/// An attempt under way: where, with which key, and its place on the board.
+struct Attempted<'p, 'b, B: Outcomes> {
+    planned: Planned<'p>,
+    key: u16,
+    underway: Underway<'b, B>,
+}
+
+impl<B: Outcomes> Attempted<'_, '_, B> {
+    fn target(&self) -> Target<'_, '_> {
+        let Planned { place, provider, model, .. } = &self.planned;
+        Target { place: *place, provider, key: self.key, model }
+    }
+}
+
+/// What became of one attempt.
+enum End<C> {
+    Relayed(Relayed),
+    /// It came to nothing. With it, an answer that can still be shown.
+    Came(Came, Option<Box<Answer<C>>>),
+}
+
+impl Course {
+    fn of<Q: crate::policy::quota::Quota>(
+        entitled: &Entitled<'_, '_, '_, Q>,
+        ask: &Ask,
+        request: &Request,
+    ) -> Self {
+        let plan = entitled.plan();
+        let mut losses = Losses::default();
+        if let Some(ms) = plan.retry_after_ms {
+            losses.passed_over(ms);
+        }
+        let count = request.head.field(&request.buffer, "x-stainless-retry-count");
+        Self {
+            at: 0,
+            key: None,
+            attempts_max: plan.terms.attempts_max,
+            tried: 0,
+            tried_here: 0,
+            keeps: keeps(ask.endpoint, ask.stateful())
+                || request.body.len() > limits::REPLAYED_BODY_BYTES_MAX,
+            client_retries: count.is_some_and(|count| count != b"0"),
+            losses,
+            limited: None,
+        }
+    }
+
+    fn next_target(&mut self) {
+        (self.at, self.key, self.tried_here) = (self.at + 1, None, 0);
+    }
+
+    /// The next target that takes requests now, a key for it, and a place on the board. What does not is passed over.
+    fn aim<'w, 'p, W: World>(
+        &mut self,
+        world: &'w W,
+        entitled: &Entitled<'_, '_, 'p, W::Quota>,
+    ) -> Option<(Planned<'p>, u16, Underway<'w, W::Health>)> {
+        loop {
+            let planned = entitled.plan().targets.get(self.at)?;
+            let (health, now) = (world.health(), world.now());
+            let wait_ms = match self.key.map_or_else(|| good_key(health, planned, now), Ok) {
+                Ok(key) => match Underway::begin(health, planned.health, planned.provider.id, now) {
+                    Some(underway) => return Some((planned.clone(), key, underway)),
+                    None => match health.verdict(planned.health, now) {
+                        Standing::Open { retry_after_ms } => retry_after_ms,
+                        // Somebody else has the probe.
+                        _ => limits::PROBE_TIME_MS,
+                    },
+                },
+                Err(wait_ms) => wait_ms,
+            };
+            self.losses.passed_over(wait_ms);
+            self.next_target();
+        }
+    }
+
+    /// Notes where the request goes now, for the books and for the reply.
+    fn begin<'s>(
+        &mut self,
+        snapshot: &'s Snapshot,
+        planned: &Planned<'_>,
+        facts: &mut Facts<'s>,
+        record: &mut Record,
+    ) {
+        self.tried = self.tried.saturating_add(1);
+        self.tried_here = self.tried_here.saturating_add(1);
+        record.attempts = self.tried;
+        record.provider = Some(planned.provider.id);
+        record.model_used = planned.model.as_ref().into();
+        facts.provider = snapshot.providers.get(usize::from(planned.place.0)).map(|provider| &*provider.name);
+        facts.model = record.model_used.clone();
+        facts.attempts = self.tried;
+    }
+
+    fn situation<W: World>(
+        &self,
+        world: &W,
+        entitled: &Entitled<'_, '_, '_, W::Quota>,
+        attempted: &Attempted<'_, '_, W::Health>,
+        started: Now,
+    ) -> Situation {
+        let Attempted { planned, .. } = attempted;
+        let plan = entitled.plan();
+        let deadline = started + plan.terms.timeouts.over(planned.provider.timeouts).total;
+        let left = deadline.since(world.now());
+        Situation {
+            attempts_max: self.attempts_max,
+            tried: self.tried,
+            tried_here: self.tried_here,
+            committed: false,
+            keeps: self.keeps,
+            client_retries: self.client_retries,
+            may_bill_twice: plan.terms.retry_unanswered,
+            missing_model_moves: plan.terms.retry_missing_model,
+            another_key: other_key(world.health(), attempted, world.now()).is_some(),
+            another_target: self.at + 1 < plan.targets.len(),
+            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            typical_us: world.health().first_token_us(planned.health),
+        }
+    }
+
+    /// What is said when no target is left that could be asked.
+    fn nothing_left<W: World>(&mut self, world: &W) -> Stop {
+        if let (0, Some(refusal)) = (self.tried, self.limited.take()) {
+            return Stop::Refused(refusal);
+        }
+        Stop::Refused(match self.losses.end(world.random()) {
+            Last::Refused(refusal) => refusal,
+            Last::AsItCame(advice) => Refusal::UpstreamsFailed { retry_after_ms: advice.retry_after_ms },
+        })
+    }
+}
+
+/// One attempt: sends the request, reads the answer's head, and relays what is an answer.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the facts of one attempt; a struct of them would only rename them"
+)]
+async fn once<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    snapshot: &Snapshot,
+    entitled: &mut Entitled<'_, '_, '_, W::Quota>,
+    request: &mut Option<Request>,
+    ask: &Ask,
+    attempted: &mut Attempted<'_, '_, W::Health>,
+    course: &Course,
+    facts: &mut Facts<'_>,
+    record: &mut Record,
+) -> Result<End<W::Wire>, Stop> {
+    let provider = attempted.planned.provider;
+    let timeouts = entitled.plan().terms.timeouts;
+    let Some(sent) = request.as_mut() else {
+        debug_assert!(false, "a request is kept until its answer begins to leave");
+        return Err(Stop::Refused(Refusal::Internal));
+    };
+    let pooled = course.tried_here == 1;
+    #[cfg(test)]
+    let pooled = pooled || planted::is(planted::Bug::StaleRetriedAgain);
+    let count = |result| world.local().sheet.borrow_mut().attempt(provider.id, result);
+    let target = attempted.target();
+    let times = timeouts.over(provider.timeouts);
+    let tried = attempt::attempt(world, client, snapshot, target, times, sent, ask, record, pooled).await;
+    let mut answer = match tried {
+        Ok(answer) => answer,
+        Err(NoAnswer::ClientGone) => {
+            count(AttemptResult::Cancelled);
+            world.local().sheet.borrow_mut().cancelled += 1;
+            return Err(Stop::Left);
+        }
+        Err(NoAnswer::Failed(failure)) => {
+            count(attempt::result_of(failure));
+            return Ok(End::Came(Came::Failed(failure), None));
+        }
+    };
+    record.phases.first_byte = Some(world.now());
+    facts.stays &= !world.draining();
+    if is_page(&answer) {
+        let failure = Failure::new(Phase::Head, Cause::Malformed("a web page in the place of an answer"));
+        count(attempt::result_of(failure));
+        return Ok(End::Came(Came::Failed(failure), None));
+    }
+    count(AttemptResult::Answered);
+    if answer.head.status >= 300 {
+        let came = error_of(world, client, &mut answer).await?;
+        return Ok(End::Came(Came::Answered(came), Some(Box::new(answer))));
+    }
+    // A stream that begins with an error goes back to the loop only where the loop has somewhere to go.
+    let begun_badly =
+        Came::Answered(Answered { status: answer.head.status, said: None, retry_after_ms: None });
+    let situation = course.situation(world, entitled, attempted, record.phases.started);
+    let onward = judge(begun_badly, &situation, 0, || false).verdict;
+    let yields = answer.kind == Kind::Events && onward == Verdict::NextTarget;
+    let way = Way { provider, timeouts, watch: ask.watch(provider.inject_usage), yields, request };
+    let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
+    match relayed {
+        Err(Stop::Failed(Failure { cause: Cause::ErrorEvent, .. })) => Ok(End::Came(begun_badly, None)),
+        Err(Stop::Failed(failure)) if failure.cause != Cause::OverLimit && request.is_some() => {
+            Ok(End::Came(Came::Failed(failure), None))
+        }
+        relayed => {
+            entitled.settle(record.tokens.total(), world.now());
+            report(world, attempted, relayed.as_ref().ok(), record);
+            relayed.map(End::Relayed)
+        }
+    }
+}
+
+/// Something else than the API took the request: no endpoint's answer is a web page.
+fn is_page<C>(answer: &Answer<C>) -> bool {
+    let media_type = answer.head.known(&answer.buffer, Known::ContentType);
+    answer.head.status < 300 && media_type.is_some_and(|value| is_media_type(value, b"text/html"))
+}
+
+/// Passes an error on as the provider said it, unless the client must not see it.
+async fn show<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    entitled: &mut Entitled<'_, '_, '_, W::Quota>,
+    facts: &mut Facts<'_>,
+    way: Way<'_>,
+    answer: Answer<W::Wire>,
+    record: &mut Record,
+) -> Result<Relayed, Stop> {
+    if let Some(refusal) = reply::replaced(&answer.head, answer.kind, &way.provider.name) {
+        return Err(Stop::Refused(refusal));
+    }
+    let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
+    entitled.settle(Some(0), world.now());
+    relayed
+}
+
+/// What an answer that is an error says. A short JSON body is read to its end for it.
+async fn error_of<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    answer: &mut Answer<W::Wire>,
+) -> Result<Answered, Stop> {
+    let retry_after_ms = upstream_error::retry_after_ms(&answer.head, &answer.buffer, world.unix_ms());
+    let said = match attempt::short_body(world, client, answer).await {
+        Ok(body) => body.and_then(|body| upstream_error::said(&body)),
+        Err(NoAnswer::ClientGone) => return Err(Stop::Left),
+        // Whoever relays it meets the same, and says so.
+        Err(NoAnswer::Failed(_)) => None,
+    };
+    Ok(Answered { status: answer.head.status, said, retry_after_ms })
+}
+
+/// Tells the board how an answer went that reached the client.
+fn report<W: World>(
+    world: &W,
+    attempted: &mut Attempted<'_, '_, W::Health>,
+    relayed: Option<&Relayed>,
+    record: &Record,
+) {
+    let Attempted { planned, underway, .. } = attempted;
+    let phases = &record.phases;
+    if let (Some(sent), Some(token)) = (phases.sent, phases.first_token) {
+        underway.first_token(token.us_since(sent));
+    }
+    let now = world.now();
+    let change = match relayed {
+        Some(Relayed::Whole) => underway.succeeded(now),
+        Some(Relayed::Failed) => underway.failed(None, now, world.random()),
+        Some(Relayed::Cut(failure)) if !matches!(failure.cause, Cause::OverLimit | Cause::Expired(_)) => {
+            underway.failed(None, now, world.random())
+        }
+        // The client left, or we ended it: neither well nor ill.
+        Some(Relayed::Cut(_)) | None => None,
+    };
+    turned(world, planned, change);
+}
+
+/// Tells the board what an attempt that came to nothing means for its target and its key.
+fn bear<W: World>(world: &W, attempted: &mut Attempted<'_, '_, W::Health>, came: Came, judgement: Judgement) {
+    let Attempted { planned, key, underway } = attempted;
+    let now = world.now();
+    let aside = |fault, turn| {
+        world.health().key_failed(key_of(planned, *key), fault, now);
+        world.local().sheet.borrow_mut().turned(planned.provider.id, turn);
+    };
+    match judgement.bearing {
+        Bearing::Nothing => {}
+        Bearing::Failed(_) => {
+            let retry_after_ms = match came {
+                Came::Answered(answered) => answered.retry_after_ms,
+                Came::Failed(_) => None,
+            };
+            let change = underway.failed(retry_after_ms, now, world.random());
+            turned(world, planned, change);
+        }
+        Bearing::KeyDead => aside(KeyFault::Dead, Turn::KeyDead),
+        Bearing::KeyRefused => aside(KeyFault::Refused, Turn::KeyRefused),
+    }
+}
+
+fn turned<W: World>(world: &W, planned: &Planned<'_>, change: Option<Change>) {
+    let turn = match change {
+        Some(Change::Opened) => Turn::BreakerOpened,
+        Some(Change::Closed) => Turn::BreakerClosed,
+        None => return,
+    };
+    world.local().sheet.borrow_mut().turned(planned.provider.id, turn);
+}
+
+fn key_of(planned: &Planned<'_>, key: u16) -> KeyKey {
+    let name = planned.provider.keys.get(usize::from(key)).map_or("", |key| &*key.name);
+    KeyKey::of(&planned.provider.name, name)
+}
+
+/// The planned key if it is good, else another of the provider's that is; or how long until there is one.
+fn good_key<B: Outcomes>(health: &B, planned: &Planned<'_>, now: Now) -> Result<u16, u64> {
+    let standing = |key| health.key_standing(key_of(planned, key), now);
+    let aside = match standing(planned.key) {
+        KeyStanding::Good => return Ok(planned.key),
+        KeyStanding::Dead { retry_after_ms } => Err(retry_after_ms),
+        // What was refused may have been one model: it is better than nothing.
+        KeyStanding::Refused { .. } => Ok(planned.key),
+    };
+    if planned.pinned {
+        return aside;
+    }
+    let all = 0..u16::try_from(planned.provider.keys.len()).unwrap_or(u16::MAX);
+    let mut good = all.filter(|&key| standing(key) == KeyStanding::Good);
+    good.next().map_or(aside, Ok)
+}
+
+/// Another key of the same provider that may be used now.
+fn other_key<B: Outcomes>(health: &B, attempted: &Attempted<'_, '_, B>, now: Now) -> Option<u16> {
+    let Attempted { planned, key: used, .. } = attempted;
+    if planned.pinned {
+        return None;
+    }
+    let mut all = 0..u16::try_from(planned.provider.keys.len()).unwrap_or(u16::MAX);
+    all.find(|&key| key != *used && health.key_standing(key_of(planned, key), now) == KeyStanding::Good)
+}

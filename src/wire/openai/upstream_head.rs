@@ -1,0 +1,109 @@
+//! The head of a request to a provider, written from parsed fields: nothing of the client's own head is copied raw, and
+//! only what this list names is passed on.
+
+use super::endpoint::Endpoint;
+use crate::{
+    base::span::Span,
+    wire::http1::{
+        Known,
+        head::RequestHead,
+        render::{HeaderSafe, TargetSafe, request_line},
+    },
+};
+
+/// To whom a head is written, in the form in which it is sent.
+#[derive(Clone, Copy)]
+pub struct To<'a> {
+    /// The value of the Host field.
+    pub authority: &'a [u8],
+    /// What stands before the endpoint's own path.
+    pub base_path: &'a [u8],
+    /// The whole field with its line end, or nothing.
+    pub credential_line: &'a [u8],
+}
+
+/// Where in the buffer the provider's credential lies, to be wiped after the write.
+pub struct Written {
+    pub whole: Span,
+    pub credential: Span,
+}
+
+/// Appends the head for a body of `body_bytes` to `out`. `bytes` is what the client's `head` was parsed from.
+pub fn write(
+    out: &mut Vec<u8>,
+    to: To<'_>,
+    endpoint: Endpoint,
+    head: &RequestHead,
+    bytes: &[u8],
+    body_bytes: usize,
+) -> Written {
+    let start = out.len();
+    // Both come from a checked configuration and a table of ours.
+    let path = [to.base_path, endpoint.path().as_bytes()].map(TargetSafe::new);
+    debug_assert!(path.iter().all(Option::is_some), "paths of the configuration are visible ASCII");
+    let path = path.map(|part| part.unwrap_or(TargetSafe::EMPTY));
+
+    let mut ours = request_line(out, "POST", &path);
+    if let Some(authority) = HeaderSafe::new(to.authority) {
+        ours.field("host", authority);
+    }
+    let credential = ours.line(to.credential_line);
+    let mut seen = 0u64;
+    for field in &head.fields {
+        let bit = 1 << field.known as u32;
+        // Once: of several, the first.
+        if is_passed_on(field.known)
+            && seen & bit == 0
+            && let Some(value) = HeaderSafe::new(field.value.of(bytes))
+        {
+            seen |= bit;
+            ours.field(field.known.text(), value);
+        }
+    }
+    // Usage could not be read in a compressed answer.
+    ours.field("accept-encoding", const { HeaderSafe::fixed("identity") });
+    ours.length(body_bytes as u64).end();
+    Written { whole: Span::new(start, out.len()), credential }
+}
+
+/// What a client may tell a provider. Its credentials, cookies and hop-by-hop fields are not among it.
+fn is_passed_on(field: Known) -> bool {
+    matches!(
+        field,
+        Known::ContentType
+            | Known::Accept
+            | Known::UserAgent
+            | Known::OpenaiBeta
+            | Known::IdempotencyKey
+            | Known::TraceParent
+            | Known::TraceState
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::http1::head::{HeadLimits, parse_request};
+
+    #[track_caller]
+    fn check(fields: &str, expect: &str) {
+        let bytes = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\n{fields}\r\n");
+        let head = parse_request(bytes.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
+        let to = To { authority: b"p", base_path: b"/v1", credential_line: b"authorization: k\r\n" };
+        let mut out = b"before".to_vec();
+        let written = write(&mut out, to, Endpoint::ChatCompletions, &head, bytes.as_bytes(), 7);
+        let start = "POST /v1/chat/completions HTTP/1.1\r\nhost: p\r\nauthorization: k\r\n";
+        let end = "accept-encoding: identity\r\ncontent-length: 7\r\n\r\n";
+        assert_eq!(written.whole.of(&out), format!("{start}{expect}{end}").as_bytes());
+        assert_eq!(written.credential.of(&out), b"authorization: k\r\n");
+    }
+
+    #[test]
+    fn only_what_is_named_is_passed_on_and_once() {
+        check("", "");
+        check("content-type: application/json\r\n", "content-type: application/json\r\n");
+        check("User-Agent: a\r\nuser-agent: b\r\n", "user-agent: a\r\n");
+        check("authorization: Bearer c\r\ncookie: c\r\nx-api-key: c\r\naccept-encoding: gzip\r\n", "");
+        check("connection: close\r\nx-any: 1\r\naccept: */*\r\n", "accept: */*\r\n");
+    }
+}
