@@ -222,7 +222,7 @@ pub const LIMIT_TABLES_MAX: usize = 64;
 /// What an answer is taken to cost in tokens, per choice, before it is known, where the request sets no bound itself: most
 /// chat answers are shorter, and what comes is settled.
 pub const COMPLETION_TOKENS_ESTIMATE: u64 = 512;
-/// Bytes of a JSON body that are taken to be one token of prompt: English has about four, and the JSON around it adds some.
+/// Bytes of a form that are taken to be one token of prompt. JSON is looked at (`wire/estimate`).
 pub const BYTES_PER_TOKEN_ESTIMATE: u64 = 4;
 /// Most tokens a prompt is taken to have: images and audio in a body are bytes, but far fewer tokens.
 pub const PROMPT_TOKENS_ESTIMATE_MAX: u64 = 128 << 10;
@@ -343,3 +343,17 @@ pub const REPLAYED_BODY_BYTES_MAX: usize = 4 << 20;
 const _: () = assert!(REPLAYED_BODY_BYTES_MAX <= BODY_BYTES_MAX);
 /// How long the body of a short error may take: it is read before anybody is told of it.
 pub const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
+// Prices.
+
+/// Most rows of a price catalogue: the largest public one has about 5,000 over all providers.
+pub const PRICE_ROWS_MAX: usize = 20_000;
+/// Most prices in the configuration that hold for a pattern: they are tried in order where no name fits.
+pub const PRICE_PATTERNS_MAX: usize = 64;
+/// Most lengths of input at which one model's price changes; none is known to have more than five.
+pub const PRICE_TIERS_MAX: usize = 8;
+/// Most dollars for a million tokens: far above the dearest there is.
+pub const PRICE_USD_MAX: u64 = 10_000;
+/// Most bytes of a text that are looked at to say how many tokens it is; of a longer one the beginning speaks for the rest.
+pub const ESTIMATE_BYTES_MAX: usize = 256 << 10;
+/// What a file within a request is taken to have: an image of common size has 750 to 1,100 tokens at most providers.
+pub const FILE_TOKENS_ESTIMATE: u64 = 1_000;

@@ -5,6 +5,7 @@ pub mod calendar;
 pub mod glob;
 pub mod ids;
 pub mod limits;
+pub mod money;
 pub mod now;
 pub mod prefixes;
 pub mod secret;

@@ -8,6 +8,7 @@ mod explain;
 mod fixed;
 mod house;
 mod panics;
+mod prices;
 mod publisher;
 mod run;
 mod sim_provider;
@@ -59,6 +60,8 @@ enum Command {
     Explain(Box<explain::Explain>),
     /// Who may call: make, list, disable, rotate, whether or not a gateway runs.
     Callers(callers::Callers),
+    /// What models cost: list, import a newer catalogue, check a configuration.
+    Prices(prices::Prices),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         (Some(Command::Run { config, backend }), _) => run::run(&config, backend.map(Choice::from)),
         (Some(Command::Explain(arguments)), _) => explain::explain(*arguments),
         (Some(Command::Callers(arguments)), _) => callers::callers(arguments),
+        (Some(Command::Prices(arguments)), _) => prices::prices(arguments),
         (Some(Command::Demo { listen, backend }), _) => demo::demo(listen, backend.into()),
         (None, None) => {
             let _ = <Arguments as clap::CommandFactory>::command().print_help();

@@ -12,11 +12,12 @@ use toml::de::DeValue;
 use super::{
     access::access,
     breaker, certificate,
+    prices::{prices, warn_of_unknown},
     provider::provider,
     quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
     routes::{self, Known},
-    snapshot::{Access, Admin, Auth, Backend, Cores, Limits, Parts, Server, Snapshot, Timeouts},
+    snapshot::{Access, Admin, Auth, Backend, Cores, Estimate, Limits, Parts, Server, Snapshot, Timeouts},
     surroundings::Surroundings,
 };
 use crate::base::{ids::Line, limits};
@@ -75,14 +76,30 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     let mut taken = HashMap::new();
     let providers = tables.into_iter().take(limits::PROVIDERS_MAX).flatten();
     let mut providers: Vec<_> = providers.filter_map(|table| provider(table, timeouts, &mut taken)).collect();
+    let catalogue = prices(&mut root, state.as_deref(), &mut providers);
+    warn_of_unknown(&root, &quotas, &providers);
     for provider in &mut providers {
         provider.allowance = quotas::first(&quotas.providers, &provider.name)
             .map(|allowance| Numbered { allowance: allowance.clone(), line: Line(0) });
     }
     let routes = routes::read(&mut root, Known { list: &providers, taken: &taken });
+    let estimate = estimate(root.table("usage"));
     root.close();
     Snapshot::new(
-        Parts { server, admin, access, limits, state, auth, quotas, routes, breaker, retry },
+        Parts {
+            server,
+            admin,
+            access,
+            limits,
+            state,
+            auth,
+            quotas,
+            routes,
+            breaker,
+            retry,
+            estimate,
+            catalogue,
+        },
         providers,
     )
 }
@@ -343,6 +360,15 @@ fn state(table: Option<Table<'_>>, around: &dyn Surroundings) -> Option<PathBuf>
     Some(path.to_owned())
 }
 
+/// How tokens that are not reported are estimated.
+fn estimate(table: Option<Table<'_>>) -> Estimate {
+    let Some(mut table) = table else { return Estimate::default() };
+    let choices = [("bytes", Estimate::Bytes), ("off", Estimate::Off)];
+    let choice = table.get("estimate").and_then(Field::text).and_then(|text| text.choose(&choices));
+    table.close();
+    choice.unwrap_or_default()
+}
+
 fn limits_of(mut table: Table<'_>) -> Limits {
     let mut count =
         |key, range, default: usize| table.get(key).and_then(|field| field.count(range)).unwrap_or(default);
@@ -598,6 +624,7 @@ mod tests {
         check("server.cores = [1, -1]", &["1:20 server.cores[1]: this number is out of range"]);
         check("server.cores = true", &["1:16 server.cores: this does not name cores"]);
         check_fix("server.backend = \"iouring\"", "did you mean \"io_uring\"?");
+        check("usage.estimate = \"bpe\"", &["1:18 usage.estimate: `bpe` is not a choice here"]);
         check_fix("server.backend = \"kqueue\"", "choose one of: auto, io_uring, epoll");
     }
 }

@@ -69,7 +69,22 @@
 //! concurrent_streams = …
 //! budget_tokens_day = …        # calendar, UTC, kept over restarts; by gateway and caller
 //! budget_tokens_month = …
+//! budget_usd_day = …           # likewise in dollars, such as 12.50, by the prices below
+//! budget_usd_month = …
 //! on_exceed = "finish"         # or "cut": a running stream whose tokens cross the limit
+//! [prices]
+//! file = …                     # made by `ringway prices import`; otherwise one in the state directory, or the built-in one
+//! [[price]]                    # for a model, above the catalogue
+//! model = …                    # "{provider}/{model}" as it is asked for; `*` in the model's part fits any run of characters
+//! input_per_million_usd = …    # dollars for a million tokens, as 2.5
+//! output_per_million_usd = …   # otherwise nothing is put out
+//! cached_input_per_million_usd = …  # what is left out costs what its kind does: input, or output
+//! reasoning_per_million_usd = …
+//! audio_input_per_million_usd = …
+//! audio_output_per_million_usd = …
+//! tiers = []                   # { above = 200_000, input_per_million_usd = …, … }: for input longer than so many tokens
+//! [usage]
+//! estimate = "bytes"           # where a provider reports no tokens; or "off": they stay unknown
 //! [state]
 //! dir = …                      # what outlives the process, such as callers; systemd's $STATE_DIRECTORY, or there is none
 //! [[route]]                    # explained in routes/mod.rs
@@ -118,6 +133,8 @@ mod check;
 mod complaint;
 mod credential;
 mod interpolate;
+pub mod price;
+pub mod prices;
 pub mod profiles;
 mod provider;
 pub mod quotas;
@@ -137,8 +154,8 @@ use zeroize::Zeroizing;
 pub use self::{
     complaint::{Complaint, Complaints, Severity},
     snapshot::{
-        Access, Admin, Auth, Backend, Cores, Dial, Key, Limits, NoLine, Provider, ProviderPlace, Server,
-        ServerTls, Snapshot, Timeouts,
+        Access, Admin, Auth, Backend, Cores, Dial, Estimate, Key, Limits, NoLine, Provider, ProviderPlace,
+        Server, ServerTls, Snapshot, Timeouts,
     },
     surroundings::{Process, Surroundings},
 };

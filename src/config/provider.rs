@@ -6,6 +6,7 @@ use super::{
     certificate,
     check::timeouts,
     credential,
+    price::PriceList,
     profiles::{self, Profile, Reasoning},
     raw::{Field, Table, Text},
     snapshot::{Dial, Key, Provider, Timeouts},
@@ -84,8 +85,9 @@ pub(super) fn provider(
         },
         models,
         timeouts,
-        // Given by whoever reads the limits.
+        // Given by whoever reads the limits, and the prices.
         allowance: None,
+        prices: PriceList::default(),
         pool_idle_max: pool_idle_max.unwrap_or(POOL_IDLE_PER_TARGET_MAX),
         pool_idle_time: pool_idle_time.unwrap_or(POOL_IDLE_TIME),
     })

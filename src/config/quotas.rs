@@ -6,13 +6,14 @@
 use std::{collections::HashMap, num::NonZeroU64};
 
 use super::{
-    allowance::{Allowance, Limit, Measure, OnExceed, Rate},
+    allowance::{Allowance, Limit, Measure, OnExceed, Rate, Unit},
     raw::{Field, Table, Text},
 };
 use crate::base::{
     glob::Glob,
     ids::Line,
-    limits::{LIMIT_TABLES_MAX, QUOTA_AMOUNT_MAX},
+    limits::{BUDGET_MAX, LIMIT_TABLES_MAX, QUOTA_AMOUNT_MAX},
+    money::NanoUsd,
 };
 
 /// Every allowance that the configuration gives.
@@ -35,12 +36,22 @@ pub struct Quotas {
 impl Quotas {
     /// Whether anything is limited by what the calendar counts.
     pub fn has_budgets(&self) -> bool {
+        self.budgets().next().is_some()
+    }
+
+    /// Whether anything is limited in dollars.
+    pub fn has_money(&self) -> bool {
+        self.budgets().any(|measure| measure.unit() == Unit::NanoUsd)
+    }
+
+    fn budgets(&self) -> impl Iterator<Item = Measure> {
         let callers = self.callers.iter().map(|(_, allowance)| allowance);
         let gateway = self.gateway.iter().map(|numbered| &numbered.allowance);
-        callers
-            .chain(gateway)
-            .flat_map(|allowance| &allowance.limits)
-            .any(|limit| matches!(limit, Limit::Budget { .. }))
+        let limits = callers.chain(gateway).flat_map(|allowance| &allowance.limits);
+        limits.filter_map(|limit| match limit {
+            Limit::Budget { measure, .. } => Some(*measure),
+            _ => None,
+        })
     }
 }
 
@@ -96,6 +107,9 @@ const CONCURRENCIES: [(&str, Measure); 2] = [
 
 const BUDGETS: [(&str, Measure); 2] =
     [("budget_tokens_day", Measure::BudgetTokensDay), ("budget_tokens_month", Measure::BudgetTokensMonth)];
+
+const BUDGETS_USD: [(&str, Measure); 2] =
+    [("budget_usd_day", Measure::BudgetNanoUsdDay), ("budget_usd_month", Measure::BudgetNanoUsdMonth)];
 
 /// Reads every `[[limit]]`.
 pub(super) fn quotas(root: &mut Table<'_>) -> Quotas {
@@ -182,7 +196,7 @@ fn allowance(table: &mut Table<'_>, budgets: bool) -> Allowance {
     let mut takes_burst = [false; 2];
     for (setting, measure, period_ns) in RATES {
         let Some(amount) = number(setting, most) else { continue };
-        let is_tokens = measure.unit() == super::allowance::Unit::Tokens;
+        let is_tokens = measure.unit() == Unit::Tokens;
         takes_burst[usize::from(is_tokens)] = true;
         let burst = if is_tokens { burst_tokens } else { burst };
         let period_ns = NonZeroU64::new(period_ns).unwrap_or(NonZeroU64::MIN);
@@ -198,6 +212,13 @@ fn allowance(table: &mut Table<'_>, budgets: bool) -> Allowance {
         for (setting, measure) in BUDGETS {
             if let Some(most) = number(setting, most) {
                 limits.push(Limit::Budget { measure, most: most.get() });
+            }
+        }
+        for (setting, measure) in BUDGETS_USD {
+            let Some(field) = table.get(setting) else { continue };
+            is_given = true;
+            if let Some(most) = field.usd(NanoUsd(1), NanoUsd(BUDGET_MAX)) {
+                limits.push(Limit::Budget { measure, most: most.0 });
             }
         }
     }
@@ -243,7 +264,7 @@ mod tests {
     fn a_table_is_an_allowance() {
         let allowance = limits(
             "requests_per_second = 5\ntokens_per_minute = 9_000\nconcurrent_streams = 2\nburst = 7\n\
-             budget_tokens_month = 100\non_exceed = \"cut\"",
+             budget_tokens_month = 100\nbudget_usd_day = 12.5\non_exceed = \"cut\"",
         );
         assert_eq!(
             *allowance.limits,
@@ -252,6 +273,7 @@ mod tests {
                 Limit::Rate { measure: Measure::TokensPerMinute, rate: rate(9_000, 60, 9_000) },
                 Limit::Concurrency { measure: Measure::ConcurrentStreams, most: 2 },
                 Limit::Budget { measure: Measure::BudgetTokensMonth, most: 100 },
+                Limit::Budget { measure: Measure::BudgetNanoUsdDay, most: 12_500_000_000 },
             ]
         );
         assert_eq!(allowance.on_exceed, OnExceed::Cut);
@@ -293,6 +315,14 @@ mod tests {
         complains(
             "by = \"model\"\nbudget_tokens_day = 1\nrequests_per_day = 1",
             &["3:1 limit[0]: there is no `budget_tokens_day` here"],
+        );
+        complains(
+            "by = \"provider\"\nbudget_usd_day = 1\nrequests_per_day = 1",
+            &["3:1 limit[0]: there is no `budget_usd_day` here"],
+        );
+        complains(
+            "by = \"gateway\"\nbudget_usd_month = 300_000",
+            &["3:20 limit[0].budget_usd_month: this amount is out of range"],
         );
         complains(
             "by = \"gateway\"\nrequests_per_day = 0",

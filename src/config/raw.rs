@@ -18,6 +18,7 @@ use super::{
     report::Report,
     suggest::nearest,
 };
+use crate::base::money::NanoUsd;
 
 /// One table of the file. Every setting it may have is asked for once; [`Table::close`] complains of the others.
 pub(super) struct Table<'a> {
@@ -245,6 +246,26 @@ impl<'a> Field<'a> {
             self.complain("this number is out of range", format!("write {expect}"));
         }
         number
+    }
+
+    /// An amount of dollars, whole or not, of `least` at least and `most` at most. Read as it is written: no float rounds it.
+    pub(super) fn usd(self, least: NanoUsd, most: NanoUsd) -> Option<NanoUsd> {
+        self.report.show(self.value.span());
+        let expect = format!("dollars from {least} to {most}, with nine digits behind the point at most");
+        let number = match self.value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            other => {
+                let what = format!("this is {}, not an amount of dollars", kind(other));
+                self.complain(what, format!("write {expect}, without quotes or sign"));
+                return None;
+            }
+        };
+        let amount = NanoUsd::parse(number).filter(|amount| (least..=most).contains(amount));
+        if amount.is_none() {
+            self.complain("this amount is out of range", format!("write {expect}"));
+        }
+        amount
     }
 
     /// A duration in seconds, whole or not, within `range`.

@@ -4,6 +4,7 @@
 //! slices, and nothing is looked up, joined or escaped on the way.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -12,6 +13,7 @@ use std::{
 
 use super::{
     breaker::{Breaker, Retry},
+    price::{Catalogue, PriceList},
     quotas::{Numbered, Quotas},
     routes::Routes,
 };
@@ -37,6 +39,9 @@ pub struct Snapshot {
     pub routes: Routes,
     pub breaker: Breaker,
     pub retry: Retry,
+    pub estimate: Estimate,
+    /// Where prices come from; each provider has its own part of it.
+    pub catalogue: Cow<'static, Catalogue>,
     pub providers: Vec<Provider>,
     // by_name[p.name] == i exactly when providers[i] is p
     by_name: HashMap<Box<str>, ProviderPlace>,
@@ -52,7 +57,20 @@ pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
     pub(super) fn new(parts: Parts, providers: Vec<Provider>) -> Self {
-        let Parts { server, admin, access, limits, state, auth, quotas, routes, breaker, retry } = parts;
+        let Parts {
+            server,
+            admin,
+            access,
+            limits,
+            state,
+            auth,
+            quotas,
+            routes,
+            breaker,
+            retry,
+            estimate,
+            catalogue,
+        } = parts;
         let ids = (0..=u16::MAX).map(ProviderPlace);
         let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
         Self {
@@ -67,6 +85,8 @@ impl Snapshot {
             routes,
             breaker,
             retry,
+            estimate,
+            catalogue,
             providers,
             by_name,
         }
@@ -124,6 +144,18 @@ pub(super) struct Parts {
     pub(super) routes: Routes,
     pub(super) breaker: Breaker,
     pub(super) retry: Retry,
+    pub(super) estimate: Estimate,
+    pub(super) catalogue: Cow<'static, Catalogue>,
+}
+
+/// How tokens are known that a provider does not report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Estimate {
+    /// By the bytes of what was asked and said.
+    #[default]
+    Bytes,
+    /// Not at all.
+    Off,
 }
 
 /// Identity verification.
@@ -262,6 +294,8 @@ pub struct Provider {
     pub pool_idle_time: Duration,
     /// How much may be asked of it, by everyone together.
     pub allowance: Option<Numbered>,
+    /// What its models cost.
+    pub prices: PriceList,
 }
 
 impl Provider {

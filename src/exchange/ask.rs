@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use super::receive::Request;
-use crate::base::now::Now;
+use crate::base::{limits::BYTES_PER_TOKEN_ESTIMATE, now::Now};
 use crate::policy::admit::Want;
 use crate::wire::{
+    estimate,
     http1::Known,
     json::{self, Peek, Spliced, Stateful, scan::Scan},
     multipart::{self, BadMultipart, FormScan, MultipartPeek},
@@ -159,9 +160,10 @@ impl Ask {
 
     /// What admission needs to know of it.
     pub(super) fn want<'a>(&'a self, request: &'a Request, now: Now, unix_ms: u64) -> Want<'a> {
-        let (n, max_tokens) = match &self.found {
-            Found::Json(peek) => (peek.n, peek.max_tokens),
-            Found::Multipart(_) => (None, None),
+        let (n, max_tokens, prompt_tokens) = match &self.found {
+            Found::Json(peek) => (peek.n, peek.max_tokens, estimate::json(request.body()).tokens()),
+            // A file for the most part, whose bytes are no text.
+            Found::Multipart(_) => (None, None, request.body().len() as u64 / BYTES_PER_TOKEN_ESTIMATE),
         };
         Want {
             endpoint: self.endpoint,
@@ -169,7 +171,7 @@ impl Ask {
             stream: self.stream,
             n,
             max_tokens,
-            body_bytes: request.body.len(),
+            prompt_tokens,
             head: &request.head,
             bytes: &request.buffer,
             now,

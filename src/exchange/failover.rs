@@ -21,23 +21,26 @@ use super::{
     seam::World,
 };
 use crate::{
-    base::{limits, now::Now},
-    config::Snapshot,
+    base::{limits, money::NanoUsd, now::Now},
+    config::{Estimate, Snapshot},
     ledger::{
-        record::Record,
+        record::{Record, Tokens},
         sheet::{AttemptResult, Move, Turn},
     },
     policy::{
         admit::Entitled,
-        attempts::{Answered, Bearing, Came, Cause, Failure, Judgement, Phase, Situation, Verdict, judge, keeps},
+        attempts::{
+            Answered, Bearing, Came, Cause, Failure, Judgement, Phase, Situation, Verdict, judge, keeps,
+        },
         health::{Change, Health as _, KeyFault, KeyKey, KeyStanding, Outcomes, Standing, Underway},
         lost::{Last, Losses},
         plan::Planned,
+        price::Used,
         route::Target,
     },
     wire::{
         http1::known::Known,
-        openai::{refusal::Refusal, upstream_error},
+        openai::{endpoint::Endpoint, refusal::Refusal, upstream_error},
     },
 };
 
@@ -62,7 +65,7 @@ pub(super) async fn serve_plan<'s, W: World>(
         let Some((planned, key, underway)) = course.aim(world, entitled) else {
             return Err(course.nothing_left(world));
         };
-        if let Err(refusal) = entitled.attempt(planned.provider, world.now()) {
+        if let Err(refusal) = entitled.attempt(&planned, world.now()) {
             course.limited = Some(refusal);
             course.next_target();
             continue;
@@ -357,7 +360,7 @@ async fn once<W: World>(
             Ok(End::Came(Came::Failed(failure), None))
         }
         relayed => {
-            entitled.settle(record.tokens.total(), world.now());
+            settle(world, snapshot, ask.endpoint, entitled, record);
             report(world, attempted, relayed.as_ref().ok(), record);
             relayed.map(End::Relayed)
         }
@@ -368,6 +371,46 @@ async fn once<W: World>(
 fn is_page<C>(answer: &Answer<C>) -> bool {
     let media_type = answer.head.known(&answer.buffer, Known::ContentType);
     answer.head.status < 300 && media_type.is_some_and(|value| is_media_type(value, b"text/html"))
+}
+
+/// Corrects what was reserved by what an answer used, and notes what that costs.
+fn settle<W: World>(
+    world: &W,
+    snapshot: &Snapshot,
+    endpoint: Endpoint,
+    entitled: &mut Entitled<'_, '_, '_, W::Quota>,
+    record: &mut Record,
+) {
+    if snapshot.estimate == Estimate::Bytes {
+        estimate_what_is_missing(endpoint, entitled.prompt_tokens(), record);
+    }
+    let used = record.tokens.total();
+    record.cost = used.and_then(|_| entitled.cost(paid(record.tokens)));
+    entitled.settle(used, record.cost, world.now());
+}
+
+/// What the provider did not report of the tokens that are charged, by the bytes of what was asked and said.
+fn estimate_what_is_missing(endpoint: Endpoint, prompt_tokens: u64, record: &mut Record) {
+    let said = record.said.tokens();
+    let Tokens { prompt, completion, .. } = &mut record.tokens;
+    let generates = endpoint.generates_text();
+    if prompt.is_none() && (generates || endpoint == Endpoint::Embeddings) {
+        *prompt = Some(prompt_tokens);
+        record.estimated = true;
+    }
+    if completion.is_none() && generates {
+        *completion = Some(said);
+        record.estimated = true;
+    }
+}
+
+/// Tokens as they are paid for.
+fn paid(tokens: Tokens) -> Used {
+    let Tokens { prompt, completion, cached, reasoning, audio_prompt, audio_completion } = tokens;
+    let [prompt, completion, cached, reasoning, audio_prompt, audio_completion] =
+        [prompt, completion, cached, reasoning, audio_prompt, audio_completion]
+            .map(Option::unwrap_or_default);
+    Used { prompt, completion, cached, reasoning, audio_prompt, audio_completion }
 }
 
 /// Passes an error on as the provider said it, unless the client must not see it.
@@ -384,7 +427,7 @@ async fn show<W: World>(
         return Err(Stop::Refused(refusal));
     }
     let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
-    entitled.settle(Some(0), world.now());
+    entitled.settle(Some(0), Some(NanoUsd(0)), world.now());
     relayed
 }
 

@@ -9,6 +9,7 @@ use super::outgoing::Outgoing;
 use crate::{
     base::{limits, span::Span},
     wire::{
+        estimate::{self, MilliTokens},
         http1::{
             chunked::{BadChunk, Chunked, Step},
             framing::Framing,
@@ -62,6 +63,8 @@ pub(super) struct Events {
     large: bool,
     /// Usage as reported last.
     pub usage: Option<Usage>,
+    /// What was said so far, by its bytes; looked at only as long as no usage was reported.
+    pub said: MilliTokens,
     /// Whole events since this was last set to zero.
     pub whole: u32,
     /// Something generated has come.
@@ -76,6 +79,7 @@ impl Events {
             scratch: Vec::new(),
             large: false,
             usage: None,
+            said: MilliTokens::default(),
             whole: 0,
             token_seen: false,
         }
@@ -91,11 +95,16 @@ impl Events {
         observer: &mut Observer,
         event: &[u8],
         usage: &mut Option<Usage>,
+        said: &mut MilliTokens,
         token_seen: &mut bool,
     ) -> bool {
+        let endpoint = observer.endpoint();
         let verdict = observer.event(event);
         if let Some(found) = verdict.usage.and_then(usage::find) {
             *usage = Some(found);
+        }
+        if usage.is_none() {
+            *said = said.plus(estimate::said(endpoint, event));
         }
         *token_seen |= verdict.first_token;
         !verdict.drop
@@ -210,7 +219,8 @@ impl Intake {
                     &events.scratch
                 }
             };
-            if Events::keeps(&mut events.observer, event, &mut events.usage, &mut events.token_seen) {
+            let Events { observer, usage, said, token_seen, .. } = events;
+            if Events::keeps(observer, event, usage, said, token_seen) {
                 self.release_open();
             } else {
                 self.open.clear();
@@ -248,8 +258,8 @@ impl Intake {
         if !is_done && !events.scratch.ends_with(b"\n") && !events.scratch.ends_with(b"\r") {
             return;
         }
-        let Events { observer, scratch, usage, token_seen, .. } = events;
-        let keeps = Events::keeps(observer, scratch, usage, token_seen);
+        let Events { observer, scratch, usage, said, token_seen, .. } = events;
+        let keeps = Events::keeps(observer, scratch, usage, said, token_seen);
         if !keeps {
             self.open.clear();
         } else if observer.ended(true) {
@@ -389,4 +399,40 @@ where
         return;
     }
     spans.push(next);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::openai::{endpoint::Endpoint, stream::Watch};
+
+    #[test]
+    fn usage_and_text_are_the_same_wherever_the_stream_is_cut() {
+        let stream = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello, 世界\"}}],\"usage\":null}\n\n\
+            data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" again\"},\"finish_reason\":\"stop\"}]}\n\n\
+            data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5,\"total_tokens\":12}}\n\n\
+            data: [DONE]\n\n";
+        let said = estimate::text("Hello, 世界 again".as_bytes());
+        for first in 0..=stream.len() {
+            for second in [first, first + 1, first + 40] {
+                let watch = Watch { endpoint: Endpoint::ChatCompletions, choices: 1, strip_usage: false };
+                let mut events = Events::new(Observer::new(watch));
+                let mut intake = Intake::new(Vec::new(), 0, Framing::UntilClose);
+                let ends = [first, second.min(stream.len()), stream.len()];
+                let mut from = 0;
+                for end in ends {
+                    intake.buffer.extend_from_slice(&stream.as_bytes()[from..end]);
+                    from = end;
+                    assert_eq!(intake.advance(Some(&mut events)), Ok(()));
+                }
+                let usage = events.usage.expect("it was reported");
+                assert_eq!(
+                    (usage.prompt, usage.completion),
+                    (Some(7), Some(5)),
+                    "cut at {first} and {second}"
+                );
+                assert_eq!(events.said, said, "cut at {first} and {second}");
+            }
+        }
+    }
 }

@@ -8,9 +8,11 @@ use crate::{
         sheet::Sheet,
     },
     wire::{
+        estimate::{self, MilliTokens},
         http1::{framing::Framing, head::ResponseHead},
         json::usage::{self, Usage},
         openai::{
+            endpoint::Endpoint,
             refusal::Refusal,
             stream::{Observer, Watch},
         },
@@ -28,6 +30,9 @@ pub(super) enum Kind {
 pub(super) struct Lens {
     view: View,
     usage: Option<Usage>,
+    endpoint: Endpoint,
+    /// What the answer has said, by its bytes.
+    said: MilliTokens,
     /// The provider counts reasoning beside the completion, not in it.
     reasoning_apart: bool,
     /// Events that carried something generated.
@@ -58,7 +63,16 @@ impl Lens {
             Kind::Json => View::Opaque { tail: Some(Vec::new()) },
             Kind::Other => View::Opaque { tail: None },
         };
-        Self { view, usage: None, reasoning_apart, token_events: 0, last_token: None }
+        let said = MilliTokens::default();
+        Self {
+            view,
+            usage: None,
+            endpoint: watch.endpoint,
+            said,
+            reasoning_apart,
+            token_events: 0,
+            last_token: None,
+        }
     }
 
     pub(super) fn events(&mut self) -> Option<&mut Events> {
@@ -82,8 +96,15 @@ impl Lens {
                     }
                 }
                 self.usage = events.usage;
+                self.said = events.said;
             }
-            View::Held if ended => self.usage = whole_usage(intake),
+            View::Held if ended => {
+                let whole = Whole::of(intake);
+                self.usage = usage::last(whole.bytes());
+                if self.usage.is_none() {
+                    self.said = estimate::said(self.endpoint, whole.bytes());
+                }
+            }
             View::Held if intake.ready_bytes() > limits::HELD_ANSWER_BYTES_MAX => {
                 self.view = View::Opaque { tail: Some(Vec::new()) };
                 self.look(intake, now, record, sheet);
@@ -93,17 +114,22 @@ impl Lens {
             View::Opaque { tail: Some(tail) } => {
                 for payload in intake.ready() {
                     keep_tail(tail, payload);
+                    // Too long to be looked into: what lies around its text is small beside it.
+                    if self.endpoint.generates_text() {
+                        self.said = self.said.plus(estimate::text(payload));
+                    }
                 }
                 if ended {
                     self.usage = usage::from_tail(tail);
                 }
             }
         }
+        record.said = self.said;
         // As soon as it is known: what was reported was used, even if the rest is lost.
         if self.usage.is_some() {
             #[cfg(test)]
             let before = record.tokens;
-            record.tokens = tokens(self.usage, self.reasoning_apart);
+            record.tokens = tokens(self.usage, self.endpoint, self.reasoning_apart);
             #[cfg(test)]
             super::sim::planted::count_again(&mut record.tokens, before);
         }
@@ -163,13 +189,28 @@ impl Lens {
     }
 }
 
-fn whole_usage(intake: &Intake) -> Option<Usage> {
-    let mut parts = intake.ready();
-    match (parts.next(), parts.next()) {
-        (None, _) => None,
-        (Some(whole), None) => usage::last(whole),
-        // Torn by its framing: rare, small, and looked at once.
-        (Some(_), Some(_)) => usage::last(&intake.ready().collect::<Vec<_>>().concat()),
+/// A whole answer in one piece.
+enum Whole<'a> {
+    AsItLies(&'a [u8]),
+    /// Torn by its framing: rare, small, and looked at once.
+    Joined(Vec<u8>),
+}
+
+impl<'a> Whole<'a> {
+    fn of(intake: &'a Intake) -> Self {
+        let mut parts = intake.ready();
+        match (parts.next(), parts.next()) {
+            (None, _) => Self::AsItLies(b""),
+            (Some(whole), None) => Self::AsItLies(whole),
+            (Some(_), Some(_)) => Self::Joined(intake.ready().collect::<Vec<_>>().concat()),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::AsItLies(bytes) => bytes,
+            Self::Joined(bytes) => bytes,
+        }
     }
 }
 
@@ -181,14 +222,14 @@ fn keep_tail(tail: &mut Vec<u8>, payload: &[u8]) {
     tail.extend_from_slice(fresh);
 }
 
-fn tokens(usage: Option<Usage>, reasoning_apart: bool) -> Tokens {
-    usage.map_or_else(Tokens::default, |usage| {
-        let apart = usage.reasoning.filter(|_| reasoning_apart).unwrap_or(0);
-        Tokens {
-            prompt: usage.prompt,
-            completion: usage.completion.map(|completion| completion + apart),
-            cached: usage.cached,
-            reasoning: usage.reasoning,
-        }
+fn tokens(usage: Option<Usage>, endpoint: Endpoint, reasoning_apart: bool) -> Tokens {
+    usage.map_or_else(Tokens::default, |usage| Tokens {
+        // Some say for embeddings only how much it was in all.
+        prompt: usage.prompt.or_else(|| usage.total.filter(|_| endpoint == Endpoint::Embeddings)),
+        completion: usage.completion_with_reasoning(reasoning_apart),
+        cached: usage.cached,
+        reasoning: usage.reasoning,
+        audio_prompt: usage.audio_prompt,
+        audio_completion: usage.audio_completion,
     })
 }

@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use crate::{
-    base::ids::{ProviderId, ProviderRoll},
+    base::{
+        ids::{ProviderId, ProviderRoll},
+        money::NanoUsd,
+    },
     ledger::{
         book::Book,
         distribution::Distribution,
@@ -81,7 +84,17 @@ pub fn render(book: &Book, facts: &Facts) -> String {
 
     page.family(names::TOKENS);
     for (key, count) in totals.tokens.iter() {
-        page.sample(&[("provider", provider(key.provider)), ("type", key.kind.name())], count);
+        let source = if key.estimated { "estimate" } else { "reported" };
+        let labels = [("provider", provider(key.provider)), ("type", key.kind.name()), ("source", source)];
+        page.sample(&labels, count);
+    }
+    page.family(names::COST);
+    for (id, nano_usd) in totals.cost.iter() {
+        page.line("", &[("provider", provider(id))], &NanoUsd(nano_usd).to_string());
+    }
+    page.family(names::UNPRICED);
+    for (id, count) in totals.unpriced.iter() {
+        page.sample(&[("provider", provider(id))], count);
     }
     page.family(names::BYTES_IN).sample(&[], totals.bytes_in);
     page.family(names::BYTES_OUT).sample(&[], totals.bytes_out);
@@ -411,7 +424,9 @@ mod tests {
             record.refusal = (number == 2).then_some("invalid_json");
             record.phases.first_token = Some(Now(1_000_000));
             record.tokens =
-                Tokens { prompt: Some(100), completion: Some(7), cached: Some(64), reasoning: None };
+                Tokens { prompt: Some(100), completion: Some(7), cached: Some(64), ..Tokens::default() };
+            record.cost = (number < 2).then_some(NanoUsd(1_500_000_001));
+            record.estimated = number == 1;
             record.close(Now(40_000_000), Outcome::Completed, &mut sheet);
         }
         sheet.attempt(ProviderId(0), AttemptResult::Answered);
@@ -496,15 +511,24 @@ mod tests {
         assert_eq!(request("od\"d\\na\nme", "200"), Some(1.0));
         assert_eq!(request("", "none"), Some(1.0));
         assert_eq!(
-            value(&page, "rw_tokens_total", &[("provider", "openai"), ("type", "cached")]),
+            value(
+                &page,
+                "rw_tokens_total",
+                &[("provider", "openai"), ("type", "cached"), ("source", "reported")]
+            ),
             Some(128.0)
         );
+        let estimated = [("provider", "od\"d\\na\nme"), ("type", "prompt"), ("source", "estimate")];
+        assert_eq!(value(&page, "rw_tokens_total", &estimated), Some(100.0));
+        assert!(page.contains("rw_cost_usd_total{provider=\"openai\"} 1.500000001\n"), "{page}");
+        assert_eq!(value(&page, "rw_requests_without_price_total", &[("provider", "openai")]), Some(1.0));
+        assert_eq!(value(&page, "rw_request_tokens_count", &[("type", "prompt")]), Some(3.0));
         assert_eq!(value(&page, "rw_refusals_total", &[("code", "invalid_json")]), Some(1.0));
         assert_eq!(value(&page, "rw_request_duration_seconds_sum", &[]), Some(0.16));
         assert_eq!(value(&page, "rw_request_duration_seconds_bucket", &[("le", "0.025")]), Some(0.0));
         assert_eq!(value(&page, "rw_request_duration_seconds_bucket", &[("le", "0.05")]), Some(4.0));
         assert_eq!(value(&page, "rw_token_gap_seconds_bucket", &[("le", "0.001")]), Some(2.0));
-        assert_eq!(value(&page, "rw_request_tokens_sum", &[("type", "prompt")]), Some(400.0));
+        assert_eq!(value(&page, "rw_request_tokens_sum", &[("type", "prompt")]), Some(300.0));
         assert_eq!(value(&page, "rw_shard_heartbeat_age_seconds", &[("core", "3")]), Some(0.0125));
         assert_eq!(value(&page, "rw_shard_heartbeat_age_seconds", &[("core", "4")]), None);
         assert_eq!(value(&page, "rw_connections_handed_over_total", &[("core", "3")]), Some(2.0));

@@ -59,7 +59,15 @@ pub const TOKEN_GAP: Metric = histogram("rw_token_gap_seconds", "Between two eve
 pub const REQUEST_TOKENS: Metric = histogram("rw_request_tokens", "Tokens of one request, as reported.");
 pub const TOKENS: Metric = counter(
     "rw_tokens_total",
-    "Tokens as reported. cached is part of prompt, reasoning is part of completion.",
+    "Tokens, by source. cached and audio_prompt are part of prompt, reasoning and audio_completion of completion.",
+);
+pub const COST: Metric = counter(
+    "rw_cost_usd_total",
+    "Dollars that providers charge for the tokens used, by the price catalogue and the configuration.",
+);
+pub const UNPRICED: Metric = counter(
+    "rw_requests_without_price_total",
+    "Client requests that used tokens of a model whose price is not known.",
 );
 pub const BYTES_IN: Metric = counter("rw_request_body_bytes_total", "Bytes of bodies read from clients.");
 pub const BYTES_OUT: Metric = counter("rw_response_body_bytes_total", "Bytes of bodies written to clients.");

@@ -27,6 +27,10 @@ pub struct Sheet {
     /// What happened to the health of a provider's targets and keys.
     pub turns: Counts<TurnKey>,
     pub tokens: Counts<TokenKey>,
+    /// Nano-dollars by provider.
+    pub cost: Counts<Option<ProviderId>>,
+    /// Exchanges whose tokens have no price, by provider.
+    pub unpriced: Counts<Option<ProviderId>>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub duration_us: Distribution,
@@ -56,6 +60,8 @@ impl Default for Sheet {
             moves: Counts::new(),
             turns: Counts::new(),
             tokens: Counts::new(),
+            cost: Counts::new(),
+            unpriced: Counts::new(),
             bytes_in: 0,
             bytes_out: 0,
             duration_us: Distribution::new(HISTOGRAM_US_MAX),
@@ -90,12 +96,18 @@ impl Sheet {
             self.first_token_us.record(first_token_us);
         }
         for (kind, count) in record.tokens.reported() {
-            self.tokens.add(TokenKey { provider, kind }, count);
+            self.tokens.add(TokenKey { provider, kind, estimated: record.estimated }, count);
             match kind {
+                _ if record.estimated => {}
                 TokenKind::Prompt => self.prompt_tokens.record(count),
                 TokenKind::Completion => self.completion_tokens.record(count),
-                TokenKind::Cached | TokenKind::Reasoning => {}
+                _ => {}
             }
+        }
+        match record.cost {
+            Some(cost) => self.cost.add(provider, cost.0),
+            None if record.tokens.total().is_some() => self.unpriced.add(provider, 1),
+            None => {}
         }
     }
 
@@ -127,6 +139,8 @@ impl Sheet {
         self.moves.merge(&other.moves);
         self.turns.merge(&other.turns);
         self.tokens.merge(&other.tokens);
+        self.cost.merge(&other.cost);
+        self.unpriced.merge(&other.unpriced);
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
         self.duration_us.merge(&other.duration_us);
@@ -153,6 +167,8 @@ impl Sheet {
         self.moves.clear();
         self.turns.clear();
         self.tokens.clear();
+        self.cost.clear();
+        self.unpriced.clear();
         for distribution in [
             &mut self.duration_us,
             &mut self.overhead_us,
@@ -263,10 +279,17 @@ impl Turn {
 pub struct TokenKey {
     pub provider: Option<ProviderId>,
     pub kind: TokenKind,
+    /// Not reported: by the bytes of what was asked and said.
+    pub estimated: bool,
 }
 
 impl CountKey for TokenKey {
-    const OTHER: Self = Self { provider: None, kind: TokenKind::Prompt };
+    const OTHER: Self = Self { provider: None, kind: TokenKind::Prompt, estimated: false };
+}
+
+/// By provider alone; those that found no row are counted with no provider.
+impl CountKey for Option<ProviderId> {
+    const OTHER: Self = None;
 }
 
 /// What came of one try at one target.
@@ -312,7 +335,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{base::now::Now, ledger::record::Tokens};
+    use crate::{
+        base::{money::NanoUsd, now::Now},
+        ledger::record::Tokens,
+    };
 
     /// Something that a core counts.
     #[derive(Clone, Debug)]
@@ -361,6 +387,8 @@ mod tests {
                 record.phases.first_token = prompt.map(|_| Now(5_000));
                 let prompt = prompt.map(u64::from);
                 record.tokens = Tokens { prompt, completion: prompt, cached: prompt, ..Tokens::default() };
+                record.estimated = ran_us % 3 == 0;
+                record.cost = prompt.filter(|_| ran_us % 2 == 0).map(NanoUsd);
                 record.close(Now(u64::from(ran_us) * 1_000), outcome, sheet);
             }
             Event::Attempt(provider, result) => sheet.attempt(ProviderId(provider), result),
@@ -417,19 +445,35 @@ mod tests {
         record.provider = Some(ProviderId(3));
         record.status = 200;
         (record.bytes_in, record.bytes_out) = (10, 20);
-        record.tokens = Tokens { prompt: Some(7), completion: Some(5), cached: Some(0), reasoning: None };
+        record.tokens = Tokens { prompt: Some(7), completion: Some(5), cached: Some(0), ..Tokens::default() };
+        record.cost = Some(NanoUsd(9));
         record.close(Now(2_000), Outcome::Completed, &mut sheet);
 
         let key = RequestKey { provider: Some(ProviderId(3)), status: 200, operation: "chat/completions" };
         assert_eq!(sheet.requests.of(key), 1);
-        assert_eq!(sheet.tokens.of(TokenKey { provider: record_provider(), kind: TokenKind::Prompt }), 7);
-        assert_eq!(sheet.tokens.of(TokenKey { provider: record_provider(), kind: TokenKind::Completion }), 5);
+        assert_eq!(sheet.tokens.of(token_key(TokenKind::Prompt)), 7);
+        assert_eq!(sheet.tokens.of(token_key(TokenKind::Completion)), 5);
+        assert_eq!((sheet.cost.of(Some(ProviderId(3))), sheet.unpriced.total()), (9, 0));
         assert_eq!((sheet.bytes_in, sheet.bytes_out), (10, 20));
         assert_eq!((sheet.prompt_tokens.sum(), sheet.completion_tokens.sum()), (7, 5));
         assert_eq!((sheet.duration_us.count(), sheet.first_token_us.count()), (1, 0));
     }
 
-    fn record_provider() -> Option<ProviderId> {
-        Some(ProviderId(3))
+    fn token_key(kind: TokenKind) -> TokenKey {
+        TokenKey { provider: Some(ProviderId(3)), kind, estimated: false }
+    }
+
+    #[test]
+    fn what_is_estimated_or_has_no_price_is_told_apart() {
+        let mut sheet = Sheet::default();
+        let mut record = Record::new("chat/completions", Now(0));
+        record.provider = Some(ProviderId(3));
+        record.tokens = Tokens { prompt: Some(7), completion: Some(5), ..Tokens::default() };
+        record.estimated = true;
+        record.close(Now(1), Outcome::Completed, &mut sheet);
+        Record::new("models", Now(0)).close(Now(1), Outcome::Completed, &mut sheet);
+        let key = token_key(TokenKind::Prompt);
+        assert_eq!((sheet.tokens.of(key), sheet.tokens.of(TokenKey { estimated: true, ..key })), (0, 7));
+        assert_eq!((sheet.cost.total(), sheet.unpriced.total(), sheet.prompt_tokens.count()), (0, 1, 0));
     }
 }

@@ -11,20 +11,23 @@ use smallvec::SmallVec;
 use super::{
     address,
     credential::{Presented, presented},
-    plan::Plan,
+    plan::{Plan, Planned},
+    price::{self, Used},
     quota::Quota,
     spending::{Demand, Part, Spending},
 };
 use crate::{
     base::{
         ids::Line,
-        limits::{BYTES_PER_TOKEN_ESTIMATE, COMPLETION_TOKENS_ESTIMATE, PROMPT_TOKENS_ESTIMATE_MAX},
+        limits::{COMPLETION_TOKENS_ESTIMATE, PROMPT_TOKENS_ESTIMATE_MAX},
+        money::NanoUsd,
         now::Now,
     },
     config::{
-        Provider, Snapshot,
+        Snapshot,
         allowance::Allowance,
         callers::{Caller, Callers},
+        price::Price,
         quotas,
     },
     wire::{
@@ -67,7 +70,8 @@ pub struct Want<'a> {
     pub stream: bool,
     pub n: Option<u32>,
     pub max_tokens: Option<u64>,
-    pub body_bytes: usize,
+    /// What the prompt is taken to have.
+    pub prompt_tokens: u64,
     /// The head's fields again, for the metadata.
     pub head: &'a RequestHead,
     pub bytes: &'a [u8],
@@ -80,6 +84,8 @@ pub struct Entitled<'a, 's, 'p, Q: Quota> {
     admitted: &'a mut Admitted<'s, Q>,
     plan: Plan<'p>,
     demand: Demand,
+    /// Of the target that is asked.
+    price: Option<&'p Price>,
     prompt_tokens: u64,
 }
 
@@ -153,7 +159,7 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
     fn apply(&mut self, line: Line, allowance: &'s Allowance, knock: Knock<'_>) -> Result<(), Refusal> {
         self.applied.push((line, allowance));
         let Knock { now, unix_ms, .. } = knock;
-        let demand = Demand { part: Part::Requests, tokens: 0, stream: false, now, unix_ms };
+        let demand = Demand { part: Part::Requests, tokens: 0, nano_usd: None, stream: false, now, unix_ms };
         self.spending.take(line, allowance, demand)
     }
 
@@ -191,14 +197,18 @@ pub fn entitle<'a, 's, 'p, Q: Quota>(
     told: &mut RateHeaders,
 ) -> Result<Entitled<'a, 's, 'p, Q>, Refusal> {
     let prompt_tokens = prompt_tokens(want);
-    let tokens = estimated_tokens(want);
+    let answer_tokens = answer_tokens(want);
+    let tokens = prompt_tokens.saturating_add(answer_tokens);
+    // Reserved at the first target's price; settled at that of the one which answers.
+    let price = plan.targets.first().and_then(|first| first.provider.prices.of(&first.model));
+    let nano_usd = cost_of(price, prompt_tokens, answer_tokens);
     let Want { now, unix_ms, stream, .. } = want;
-    let demand = Demand { part: Part::All, tokens, stream, now, unix_ms };
+    let demand = Demand { part: Part::All, tokens, nano_usd, stream, now, unix_ms };
     let verdict = within(snapshot, admitted, want, demand);
     *told = admitted.spending.told();
     verdict?;
     admitted.spending.count_requests();
-    Ok(Entitled { admitted, plan, demand, prompt_tokens })
+    Ok(Entitled { admitted, plan, demand, price, prompt_tokens })
 }
 
 impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
@@ -207,9 +217,10 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
         &self.plan
     }
 
-    /// May this provider be asked once more? Its limits are everyone's together, and count each attempt.
-    pub fn attempt(&mut self, provider: &Provider, now: Now) -> Result<(), Refusal> {
-        let Some(numbered) = &provider.allowance else { return Ok(()) };
+    /// May this target be asked once more? Its provider's limits are everyone's together, and count each attempt.
+    pub fn attempt(&mut self, planned: &Planned<'p>, now: Now) -> Result<(), Refusal> {
+        self.price = planned.provider.prices.of(&planned.model);
+        let Some(numbered) = &planned.provider.allowance else { return Ok(()) };
         let spending = &mut self.admitted.spending;
         spending.take(numbered.line, &numbered.allowance, Demand { now, ..self.demand })?;
         spending.count_requests();
@@ -219,13 +230,26 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
     /// A stream has brought so many events. Whether a limit ends it here.
     pub fn streamed(&mut self, events: u64, now: Now) -> bool {
         // An event carries about a token; what it really was is settled at the end.
-        self.admitted.spending.used_so_far(self.prompt_tokens.saturating_add(events), now)
+        let (price, prompt) = (self.price, self.prompt_tokens);
+        let cost = || cost_of(price, prompt, events);
+        self.admitted.spending.used_so_far(prompt.saturating_add(events), cost, now)
     }
 
-    /// What the exchange has used, if it is known: what was reserved is corrected. Unknown, it stays charged.
-    pub fn settle(&mut self, tokens: Option<u64>, now: Now) {
+    /// What the prompt was taken to have.
+    pub fn prompt_tokens(&self) -> u64 {
+        self.prompt_tokens
+    }
+
+    /// What these tokens cost of the target; `None`: it has no price.
+    pub fn cost(&self, used: Used) -> Option<NanoUsd> {
+        price::cost(self.price?, used)
+    }
+
+    /// What the exchange has used, if it is known, and what that cost: what was reserved is corrected. Unknown, it stays
+    /// charged; what has no price is not counted in money.
+    pub fn settle(&mut self, tokens: Option<u64>, cost: Option<NanoUsd>, now: Now) {
         match tokens {
-            Some(tokens) => self.admitted.spending.settle(tokens, now),
+            Some(tokens) => self.admitted.spending.settle(tokens, cost, now),
             None => self.admitted.spending.forfeit(),
         }
     }
@@ -360,9 +384,12 @@ pub fn estimated_tokens(want: Want<'_>) -> u64 {
     prompt_tokens(want).saturating_add(answer_tokens(want))
 }
 
-/// What a prompt is taken to cost before it is known.
 fn prompt_tokens(want: Want<'_>) -> u64 {
-    (want.body_bytes as u64 / BYTES_PER_TOKEN_ESTIMATE).clamp(1, PROMPT_TOKENS_ESTIMATE_MAX)
+    want.prompt_tokens.clamp(1, PROMPT_TOKENS_ESTIMATE_MAX)
+}
+
+fn cost_of(price: Option<&Price>, prompt: u64, completion: u64) -> Option<NanoUsd> {
+    price::cost(price?, Used { prompt, completion, ..Used::default() })
 }
 
 /// What an answer is taken to cost before it is known; nobody has to say `max_tokens` for it.
@@ -542,7 +569,7 @@ mod tests {
             stream: false,
             n,
             max_tokens,
-            body_bytes: 40,
+            prompt_tokens: 10,
             head: &parsed,
             bytes,
             now,

@@ -10,6 +10,7 @@ pub mod credential;
 pub mod health;
 pub mod lost;
 pub mod plan;
+pub mod price;
 pub mod quota;
 pub mod rate;
 pub mod route;

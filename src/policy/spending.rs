@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::quota::{Level, Quota, Window};
 use crate::{
-    base::{calendar, ids::Line, now::Now},
+    base::{calendar, ids::Line, money::NanoUsd, now::Now},
     config::allowance::{Allowance, Limit, Measure, OnExceed, Rate, Unit},
     wire::openai::{
         rate_headers::{RateHeaders, Told},
@@ -40,6 +40,8 @@ pub struct Demand {
     pub part: Part,
     /// What the exchange is taken to cost.
     pub tokens: u64,
+    /// In money; `None`: what it asks for has no price.
+    pub nano_usd: Option<NanoUsd>,
     pub stream: bool,
     pub now: Now,
     pub unix_ms: u64,
@@ -133,7 +135,11 @@ impl<'q, Q: Quota> Spending<'q, Q> {
                         continue;
                     }
                     let window = window(measure, demand.unix_ms);
-                    let reserved = demand.tokens;
+                    // Without a price nothing is counted, but where nothing is left nothing is given: a nano-dollar asks.
+                    let reserved = match measure.unit() {
+                        Unit::NanoUsd => demand.nano_usd.map_or(1, |cost| cost.0.max(1)),
+                        _ => demand.tokens,
+                    };
                     if self.quota.draw(line, measure, window, most, reserved).is_none() {
                         return Err(Refusal::OverBudget);
                     }
@@ -173,9 +179,9 @@ impl<'q, Q: Quota> Spending<'q, Q> {
         self.taken.retain(|taken| !matches!(taken, Taken::Request { .. }));
     }
 
-    /// Tokens that a running stream has used so far, by estimate. What goes beyond the reservation is charged at once.
-    /// Whether a limit is crossed that ends the stream for it.
-    pub fn used_so_far(&mut self, tokens: u64, now: Now) -> bool {
+    /// What a running stream has used so far, by estimate. What goes beyond the reservation is charged at once.
+    /// Whether a limit is crossed that ends the stream for it. `cost` is asked only where money is limited.
+    pub fn used_so_far(&mut self, tokens: u64, cost: impl Fn() -> Option<NanoUsd>, now: Now) -> bool {
         self.last = now;
         let mut cuts = false;
         for taken in &mut self.taken {
@@ -185,11 +191,18 @@ impl<'q, Q: Quota> Spending<'q, Q> {
                     *reserved = tokens;
                     level.remaining == 0 && *on_exceed == OnExceed::Cut
                 }
-                Taken::Budget { line, measure, window, most, reserved, on_exceed } if tokens > *reserved => {
-                    let remaining =
-                        self.quota.settle_budget(*line, *measure, *window, *most, *reserved, tokens);
-                    *reserved = tokens;
-                    remaining == 0 && *on_exceed == OnExceed::Cut
+                Taken::Budget { line, measure, window, most, reserved, on_exceed } => {
+                    let used = match measure.unit() {
+                        Unit::NanoUsd => cost().unwrap_or_default().0,
+                        _ => tokens,
+                    };
+                    let is_more = used > *reserved;
+                    is_more && {
+                        let remaining =
+                            self.quota.settle_budget(*line, *measure, *window, *most, *reserved, used);
+                        *reserved = used;
+                        remaining == 0 && *on_exceed == OnExceed::Cut
+                    }
                 }
                 _ => false,
             };
@@ -197,11 +210,12 @@ impl<'q, Q: Quota> Spending<'q, Q> {
         cuts
     }
 
-    /// The exchange has used so many tokens: what was reserved is corrected, up or down.
-    pub fn settle(&mut self, tokens: u64, now: Now) {
+    /// The exchange has used so many tokens, and they cost so much (`None`: they have no price, and no budget counts them):
+    /// what was reserved is corrected, up or down.
+    pub fn settle(&mut self, tokens: u64, cost: Option<NanoUsd>, now: Now) {
         self.last = now;
         for taken in &mut self.taken {
-            settle(self.quota, taken, tokens, now);
+            settle(self.quota, taken, tokens, cost.unwrap_or_default(), now);
         }
         self.taken.retain(|taken| !matches!(taken, Taken::Tokens { .. } | Taken::Budget { .. }));
     }
@@ -229,7 +243,9 @@ impl<Q: Quota> Drop for Spending<'_, Q> {
                     self.quota.settle(*line, *measure, *rate, 1, 0, self.last);
                 }
                 Taken::Place { line, measure } => self.quota.leave(*line, *measure),
-                Taken::Tokens { .. } | Taken::Budget { .. } => settle(self.quota, taken, 0, self.last),
+                Taken::Tokens { .. } | Taken::Budget { .. } => {
+                    settle(self.quota, taken, 0, NanoUsd(0), self.last);
+                }
                 Taken::Held(_) => {}
             }
         }
@@ -242,13 +258,14 @@ impl<Q: Quota> Drop for Spending<'_, Q> {
     }
 }
 
-fn settle<Q: Quota>(quota: &Q, taken: &Taken, tokens: u64, now: Now) {
+fn settle<Q: Quota>(quota: &Q, taken: &Taken, tokens: u64, cost: NanoUsd, now: Now) {
     match *taken {
         Taken::Tokens { line, measure, rate, reserved, .. } => {
             let _level: Level = quota.settle(line, measure, rate, reserved, tokens, now);
         }
         Taken::Budget { line, measure, window, most, reserved, .. } => {
-            let _remaining = quota.settle_budget(line, measure, window, most, reserved, tokens);
+            let used = if measure.unit() == Unit::NanoUsd { cost.0 } else { tokens };
+            let _remaining = quota.settle_budget(line, measure, window, most, reserved, used);
         }
         Taken::Request { .. } | Taken::Place { .. } | Taken::Held(_) => {}
     }
@@ -263,7 +280,7 @@ fn tighten(slot: &mut Option<Told>, told: Told) {
 
 fn window(measure: Measure, unix_ms: u64) -> Window {
     Window(match measure {
-        Measure::BudgetTokensMonth => calendar::month(unix_ms),
+        Measure::BudgetTokensMonth | Measure::BudgetNanoUsdMonth => calendar::month(unix_ms),
         _ => calendar::day(unix_ms),
     })
 }
@@ -287,7 +304,8 @@ mod tests {
         Allowance { limits: limits.into(), on_exceed }
     }
 
-    const ALL: Demand = Demand { part: Part::All, tokens: 100, stream: true, now: NOW, unix_ms: 0 };
+    const ALL: Demand =
+        Demand { part: Part::All, tokens: 100, nano_usd: None, stream: true, now: NOW, unix_ms: 0 };
 
     fn requests(amount: u64) -> Limit {
         Limit::Rate { measure: Measure::RequestsPerMinute, rate: rate(amount, 60) }
@@ -327,7 +345,7 @@ mod tests {
         assert!(spending.take(LINE, &both, ALL).is_ok());
         spending.count_requests();
         assert_eq!(remaining(&cells, tokens(1_000)), 900);
-        spending.settle(30, NOW);
+        spending.settle(30, None, NOW);
         drop(spending);
         assert_eq!((remaining(&cells, requests(10)), remaining(&cells, tokens(1_000))), (9, 970));
 
@@ -379,11 +397,87 @@ mod tests {
             let cells = Cells::default();
             let mut spending = Spending::new(&cells);
             assert!(spending.take(LINE, &allowance(&[tokens(150)], on_exceed), ALL).is_ok());
-            assert!(!spending.used_so_far(99, NOW));
+            assert!(!spending.used_so_far(99, || None, NOW));
             assert_eq!(remaining(&cells, tokens(150)), 50);
-            assert!(!spending.used_so_far(140, NOW));
-            assert_eq!(spending.used_so_far(151, NOW), cuts);
+            assert!(!spending.used_so_far(140, || None, NOW));
+            assert_eq!(spending.used_so_far(151, || None, NOW), cuts);
             assert_eq!(remaining(&cells, tokens(150)), 0);
         }
+    }
+
+    const DAY: Measure = Measure::BudgetNanoUsdDay;
+    const MONTH: Measure = Measure::BudgetNanoUsdMonth;
+
+    fn money(most: u64) -> Allowance {
+        let budget = |measure| Limit::Budget { measure, most };
+        allowance(&[budget(DAY), budget(MONTH)], OnExceed::Cut)
+    }
+
+    /// What is left of a day and of a month.
+    fn left(cells: &Cells, most: u64, unix_ms: u64) -> [u64; 2] {
+        [DAY, MONTH]
+            .map(|measure| cells.draw(LINE, measure, window(measure, unix_ms), most, 0).unwrap_or_default())
+    }
+
+    fn priced(nanos: u64) -> Demand {
+        Demand { nano_usd: Some(NanoUsd(nanos)), ..ALL }
+    }
+
+    #[test]
+    fn money_is_reserved_by_estimate_and_settled_by_cost() {
+        let cells = Cells::default();
+        let mut spending = Spending::new(&cells);
+        assert_eq!(spending.take(LINE, &money(1_000), priced(600)), Ok(()));
+        assert_eq!(left(&cells, 1_000, 0), [400, 400]);
+        let mut other = Spending::new(&cells);
+        assert_eq!(other.take(LINE, &money(1_000), priced(401)), Err(Refusal::OverBudget));
+        drop(other);
+        assert!(!spending.used_so_far(1 << 40, || Some(NanoUsd(700)), NOW), "tokens are not money");
+        assert_eq!(left(&cells, 1_000, 0), [300, 300]);
+        spending.settle(1 << 40, Some(NanoUsd(250)), NOW);
+        drop(spending);
+        assert_eq!(left(&cells, 1_000, 0), [750, 750]);
+    }
+
+    #[test]
+    fn a_stream_that_costs_more_than_is_left_is_cut() {
+        let cells = Cells::default();
+        let mut spending = Spending::new(&cells);
+        assert_eq!(spending.take(LINE, &money(1_000), priced(600)), Ok(()));
+        assert!(!spending.used_so_far(1, || Some(NanoUsd(999)), NOW));
+        assert!(spending.used_so_far(1, || Some(NanoUsd(1_000)), NOW));
+    }
+
+    #[test]
+    fn what_has_no_price_is_not_counted_and_not_given_once_nothing_is_left() {
+        let cells = Cells::default();
+        let mut spending = Spending::new(&cells);
+        assert_eq!(spending.take(LINE, &money(10), ALL), Ok(()));
+        assert!(!spending.used_so_far(1 << 40, || None, NOW));
+        spending.settle(1 << 40, None, NOW);
+        drop(spending);
+        assert_eq!(left(&cells, 10, 0), [10, 10]);
+
+        let mut spending = Spending::new(&cells);
+        assert_eq!(spending.take(LINE, &money(10), priced(10)), Ok(()));
+        spending.settle(5, Some(NanoUsd(10)), NOW);
+        drop(spending);
+        for demand in [ALL, priced(0), priced(1)] {
+            let mut spending = Spending::new(&cells);
+            assert_eq!(spending.take(LINE, &money(10), demand), Err(Refusal::OverBudget), "{demand:?}");
+        }
+    }
+
+    #[test]
+    fn a_budget_begins_anew_with_its_day_and_its_month() {
+        let cells = Cells::default();
+        const DAY_MS: u64 = 86_400_000;
+        let mut spending = Spending::new(&cells);
+        assert_eq!(spending.take(LINE, &money(1_000), priced(900)), Ok(()));
+        spending.forfeit();
+        drop(spending);
+        assert_eq!(left(&cells, 1_000, 0), [100, 100]);
+        assert_eq!(left(&cells, 1_000, DAY_MS), [1_000, 100]);
+        assert_eq!(left(&cells, 1_000, 31 * DAY_MS), [1_000, 1_000]);
     }
 }

@@ -1,5 +1,6 @@
 //! Bytes ↔ meaning. Slices in, ranges out: no clock, no configuration, no I/O.
 
+pub mod estimate;
 pub mod http1;
 pub mod json;
 pub mod metadata;

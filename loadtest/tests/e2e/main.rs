@@ -16,6 +16,7 @@ mod graph;
 mod http1;
 mod lifecycle;
 mod limits;
+mod prices;
 mod proxy_protocol;
 mod refusals;
 mod refused_ring;

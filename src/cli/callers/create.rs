@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::base::{limits::BUDGET_MAX, money::NanoUsd};
 use crate::control::state::settings::{LimitSetting, MEASURES, Settings, Shape};
 
 #[derive(Args)]
@@ -81,6 +82,22 @@ struct Limits {
     /// Tokens in a calendar month (UTC).
     #[arg(long, value_name = "N")]
     budget_tokens_month: Option<u64>,
+    /// Dollars in a calendar day (UTC), such as 12.50; what has no price is not counted.
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    budget_usd_day: Option<u64>,
+    /// Dollars in a calendar month (UTC).
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    budget_usd_month: Option<u64>,
+}
+
+/// Decimal dollars, as the settings keep them.
+fn usd(text: &str) -> Result<u64, String> {
+    let amount = NanoUsd::parse(text)
+        .ok_or("write dollars, such as 12.50, with nine digits behind the point at most")?;
+    if amount.0 > BUDGET_MAX {
+        return Err(format!("at most {} dollars can be counted", NanoUsd(BUDGET_MAX)));
+    }
+    Ok(amount.0)
 }
 
 impl Limits {
@@ -97,6 +114,8 @@ impl Limits {
             self.concurrent_streams,
             self.budget_tokens_day,
             self.budget_tokens_month,
+            self.budget_usd_day,
+            self.budget_usd_month,
         ]
     }
 }
@@ -164,8 +183,25 @@ mod tests {
     fn every_measure_has_the_option_of_its_name() {
         Command::command().debug_assert();
         for (_, name, _) in MEASURES {
-            let got = settings(&format!("--{} 7", name.replace('_', "-"))).expect("an option");
-            assert_eq!(got.limits, [LimitSetting { measure: name.to_owned(), most: 7, burst: None }]);
+            let got =
+                settings(&format!("--{} 7", name.replace("nano_", "").replace('_', "-"))).expect("an option");
+            let most = if name.contains("usd") { 7_000_000_000 } else { 7 };
+            assert_eq!(got.limits, [LimitSetting { measure: name.to_owned(), most, burst: None }]);
+        }
+    }
+
+    #[test]
+    fn dollars_are_decimal_and_within_what_can_be_counted() {
+        let got = settings("--budget-usd-day 0.25 --budget-usd-month 281474").expect("good");
+        let most: Vec<u64> = got.limits.iter().map(|limit| limit.most).collect();
+        assert_eq!(most, [250_000_000, 281_474_000_000_000]);
+        for (wrong, words) in
+            [("-1", ""), ("1e3", "write dollars"), ("1,5", "write dollars"), ("281475", "at most")]
+        {
+            assert!(
+                settings(&format!("--budget-usd-day {wrong}")).is_err_and(|said| said.contains(words)),
+                "{wrong}"
+            );
         }
     }
 

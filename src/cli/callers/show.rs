@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::date;
-use crate::control::state::callers::Kept;
+use crate::{base::money::NanoUsd, control::state::callers::Kept};
 
 /// One line a caller, under a heading.
 pub(super) fn table(callers: &[Kept], now_unix_ms: u64) -> String {
@@ -56,7 +56,12 @@ pub(super) fn text(caller: &Kept, now_unix_ms: u64) -> String {
     );
     lines.extend(settings.limits.iter().map(|limit| {
         let burst = limit.burst.map_or_else(String::new, |burst| format!(", {burst} at once"));
-        (&*limit.measure, format!("{}{burst}", limit.most))
+        let most = match limit.measure.as_str() {
+            "budget_nano_usd_day" => return ("budget_usd_day", NanoUsd(limit.most).to_string()),
+            "budget_nano_usd_month" => return ("budget_usd_month", NanoUsd(limit.most).to_string()),
+            _ => limit.most,
+        };
+        (&*limit.measure, format!("{most}{burst}"))
     }));
     lines.extend(settings.on_exceed.iter().map(|word| ("on_exceed", word.clone())));
     let caps = [
@@ -106,7 +111,10 @@ fn standing(caller: &Kept, now_unix_ms: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::state::settings::Settings, wire::token::TokenId};
+    use crate::{
+        control::state::settings::{LimitSetting, Settings},
+        wire::token::TokenId,
+    };
 
     fn kept(name: &str, expires_unix_ms: Option<u64>, enabled: bool) -> Kept {
         Kept {
@@ -119,6 +127,11 @@ mod tests {
             settings: Settings {
                 tags: vec!["a".to_owned(), "b".to_owned()],
                 n_max: Some(3),
+                limits: vec![LimitSetting {
+                    measure: "budget_nano_usd_day".to_owned(),
+                    most: 12_500_000_000,
+                    burst: None,
+                }],
                 ..Settings::default()
             },
         }
@@ -143,17 +156,19 @@ off            aaaaaaaaaaaaaaaa  disabled  1970-01-01T00:00:09Z  1970-01-01T00:0
     #[test]
     fn one_caller_is_shown_with_what_was_said_of_it_and_no_more() {
         let expect = "\
-name     ci
-id       aaaaaaaaaaaaaaaa
-state    enabled
-created  1970-01-01T00:00:00Z
-expires  never
-tags     a, b
-n_max    3
+name            ci
+id              aaaaaaaaaaaaaaaa
+state           enabled
+created         1970-01-01T00:00:00Z
+expires         never
+tags            a, b
+budget_usd_day  12.5
+n_max           3
 ";
         assert_eq!(text(&kept("ci", None, true), 0), expect);
         let value: Value = serde_json::from_str(&json(&kept("ci", None, true))).expect("JSON");
-        assert_eq!(value["settings"], json!({"n_max": 3, "tags": ["a", "b"]}));
+        let limit = json!({"measure": "budget_nano_usd_day", "most": 12_500_000_000_u64});
+        assert_eq!(value["settings"], json!({"n_max": 3, "tags": ["a", "b"], "limits": [limit]}));
         assert_eq!(value["expires"], Value::Null);
     }
 }

@@ -1,61 +1,41 @@
 //! Puts together what would become of a request, in the order in which the gateway decides it.
 //!
-//! What was asked is written as a head and a body and read again by the gateway's own readers, so that nothing is taken here
-//! that would be refused there. The first refusal counts; what can be known beyond it is told all the same.
+//! The first refusal counts; what can be known beyond it is told all the same.
 
 use std::{net::IpAddr, time::Duration};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::{
+    asked::{Asked, Unclear, client, read},
+    limits::{Caps, Limited, TOKENS, caps, limits},
+};
 use crate::{
     base::now::Now,
     config::{
-        Provider, Snapshot,
-        allowance::{Allowance, Limit, Measure, OnExceed, Unit},
+        Snapshot,
         callers::Caller,
-        quotas,
         routes::{Aim, Balance, DYNAMIC, Node, Service, StickyBy},
     },
     policy::{
-        address,
-        admit::{self, Want},
+        admit,
         condition::{Facts, Told},
-        credential::{Presented, presented},
         health::{Health, Standing, TargetKey},
         plan::{Plan, Planned, plan},
         route::{self, NoRoute},
     },
     wire::{
-        http1::head::{HeadLimits, RequestHead, parse_request},
+        http1::head::RequestHead,
         json as body_json,
         metadata::{self, Metadata},
         openai::{
-            endpoint::{Body, Endpoint},
+            endpoint::Endpoint,
             refusal::Refusal,
             upstream_head::{self, To},
         },
     },
 };
-
-/// What is asked.
-pub(super) struct Asked<'a> {
-    pub(super) model: &'a str,
-    pub(super) endpoint: Endpoint,
-    pub(super) stream: bool,
-    pub(super) user: Option<&'a str>,
-    pub(super) n: Option<u32>,
-    pub(super) max_tokens: Option<u64>,
-    pub(super) metadata: Option<&'a str>,
-    /// Each `name: value`.
-    pub(super) fields: &'a [String],
-    pub(super) address: IpAddr,
-    pub(super) chance: u64,
-}
-
-/// The question makes no request: a sentence for whoever asked.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unclear(pub(super) String);
 
 /// What would become of it.
 #[derive(Debug, Serialize)]
@@ -133,30 +113,6 @@ pub(super) struct Timeouts {
     pub(super) first_token_ms: Option<u64>,
     pub(super) between_bytes_ms: u64,
     pub(super) total_ms: u64,
-}
-
-/// One limit that applies.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Limited {
-    /// Whose use is counted: `gateway`, `caller ci`, …
-    pub(super) of: String,
-    /// What is counted, such as `requests per minute`.
-    pub(super) measure: &'static str,
-    pub(super) most: u64,
-    /// In what budgets are counted; `None` where `measure` says it.
-    pub(super) unit: Option<&'static str>,
-    /// The most in one moment; of a rate only.
-    pub(super) burst: Option<u64>,
-    /// A stream that crosses it is ended.
-    pub(super) cuts_streams: bool,
-}
-
-/// The most that the request may ask for.
-#[derive(Debug, Serialize)]
-pub(super) struct Caps {
-    pub(super) body_bytes: u64,
-    pub(super) n: Option<u32>,
-    pub(super) max_tokens: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -304,108 +260,6 @@ impl First {
     }
 }
 
-impl Asked<'_> {
-    /// The body, in JSON whatever the endpoint reads: what is looked at of it is the same.
-    fn body(&self) -> String {
-        let mut body = json!({ "model": self.model, "stream": self.stream });
-        let others = [
-            ("user", self.user.map(Value::from)),
-            ("n", self.counts(self.n).map(Value::from)),
-            ("max_tokens", self.counts(self.max_tokens).map(Value::from)),
-        ];
-        for (name, value) in others {
-            if let Some(value) = value {
-                body[name] = value;
-            }
-        }
-        body.to_string()
-    }
-
-    /// A number of the body; of forms, none is read.
-    fn counts<T>(&self, number: Option<T>) -> Option<T> {
-        number.filter(|_| self.endpoint.body() == Body::Json)
-    }
-
-    fn head(&self, body_bytes: usize) -> Result<Vec<u8>, Unclear> {
-        let media_type = match self.endpoint.body() {
-            Body::Multipart => "multipart/form-data; boundary=x",
-            Body::Json | Body::None => "application/json",
-        };
-        let mut head = format!(
-            "POST /v1{} HTTP/1.1\r\nhost: ringway\r\ncontent-type: {media_type}\r\ncontent-length: {body_bytes}\r\n",
-            self.endpoint.path()
-        );
-        let metadata = self.metadata.map(|metadata| format!("{}: {metadata}", metadata::FIELDS[0]));
-        for field in self.fields.iter().chain(&metadata) {
-            let shown = || field.split(':').next().unwrap_or_default().escape_debug().to_string();
-            if field.contains(['\r', '\n']) {
-                return Err(Unclear(format!("`{}` holds the end of a line", shown())));
-            }
-            if field.to_ascii_lowercase().starts_with("content-type:") {
-                return Err(Unclear("the content-type follows from the endpoint: leave it out".to_owned()));
-            }
-            head.push_str(field);
-            head.push_str("\r\n");
-        }
-        head.push_str("\r\n");
-        Ok(head.into())
-    }
-
-    fn want<'w>(
-        &'w self,
-        head: &'w RequestHead,
-        bytes: &'w [u8],
-        body_bytes: usize,
-        unix_ms: u64,
-    ) -> Want<'w> {
-        Want {
-            endpoint: self.endpoint,
-            model: self.model,
-            stream: self.stream,
-            n: self.counts(self.n),
-            max_tokens: self.counts(self.max_tokens),
-            body_bytes,
-            head,
-            bytes,
-            now: Now(0),
-            unix_ms,
-        }
-    }
-}
-
-/// Reads the head as the gateway would, and sees to it that nothing is in it which arguments should not hold.
-fn read(bytes: &[u8], snapshot: &Snapshot) -> Result<RequestHead, Unclear> {
-    let bounds =
-        HeadLimits { bytes_max: snapshot.limits.head_bytes, fields_max: snapshot.limits.head_fields };
-    let head = match parse_request(bytes, bounds) {
-        Ok(Some(head)) if head.bytes == bytes.len() => head,
-        Ok(_) => return Err(Unclear("the header fields are not whole".to_owned())),
-        Err(bad) => return Err(Unclear(format!("the header fields make no head: {}", bad.reason()))),
-    };
-    if presented(&head.fields, bytes) != Presented::None {
-        let why = "a gateway token does not belong into an argument: name its caller with --caller";
-        return Err(Unclear(why.to_owned()));
-    }
-    let sent = metadata::FIELDS.into_iter().filter(|name| head.field(bytes, name).is_some()).count();
-    if sent > 1 || metadata::FIELDS.into_iter().any(|name| head.only(bytes, name).is_err()) {
-        return Err(Unclear("the routing metadata is given twice".to_owned()));
-    }
-    Ok(head)
-}
-
-/// Where the client is; else why that is not believed.
-fn client(
-    snapshot: &Snapshot,
-    asked: &Asked<'_>,
-    head: &RequestHead,
-    bytes: &[u8],
-) -> Result<IpAddr, &'static str> {
-    let fields = head.fields.iter().filter(|f| f.name.of(bytes).eq_ignore_ascii_case(b"x-forwarded-for"));
-    let forwarded = fields.map(|field| field.value.of(bytes));
-    address::client(asked.address, forwarded, &snapshot.access.trusted_proxies)
-        .map_err(|_| "X-Forwarded-For cannot be read")
-}
-
 /// What is decided before the body is read.
 fn admit_by_head(
     snapshot: &Snapshot,
@@ -550,95 +404,6 @@ fn target_is(target: &Planned<'_>, plan: &Plan<'_>, asked: &Asked<'_>, fallback:
             between_bytes_ms: ms(timeouts.between_bytes),
             total_ms: ms(timeouts.total),
         },
-    }
-}
-
-/// Every limit that the request would be asked by, in the order in which it would be.
-fn limits(
-    snapshot: &Snapshot,
-    caller: Option<&Caller>,
-    asked: &Asked<'_>,
-    address: Option<IpAddr>,
-    told: Option<&Metadata<'_>>,
-    plan: Option<&Plan<'_>>,
-) -> Vec<Limited> {
-    let quotas = &snapshot.quotas;
-    let mut all = Limits { list: Vec::new(), stream: asked.stream };
-    if let (Some(allowance), Some(address)) = (&quotas.address, address) {
-        all.add(&format!("address {address}"), allowance);
-    }
-    if let Some(gateway) = &quotas.gateway {
-        all.add("gateway", &gateway.allowance);
-    }
-    if let Some(caller) = caller {
-        let own = &caller.allowance;
-        let whole = quotas::first(&quotas.callers, &caller.name).map_or_else(|| own.clone(), |c| own.over(c));
-        let is_own = |limit: &Limit| own.limits.iter().any(|one| one.measure() == limit.measure());
-        let part = |wanted: bool| Allowance {
-            limits: whole.limits.iter().filter(|limit| is_own(limit) == wanted).copied().collect(),
-            on_exceed: whole.on_exceed,
-        };
-        all.add(&format!("caller {}", caller.name), &part(true));
-        all.add(&format!("caller {}, as every caller", caller.name), &part(false));
-    }
-    if let Some(allowance) = quotas::first(&quotas.models, asked.model) {
-        all.add(&format!("model {}", asked.model), allowance);
-    }
-    for (key, allowance) in &quotas.metadata {
-        if let Some(value) = told.and_then(|told| told.get(key)) {
-            all.add(&format!("metadata.{key} {}", value.name()), allowance);
-        }
-    }
-    let mut seen: Vec<&str> = Vec::new();
-    for target in plan.map(|plan| &*plan.targets).unwrap_or_default() {
-        if let Provider { name, allowance: Some(numbered), .. } = target.provider
-            && !seen.contains(&&**name)
-        {
-            seen.push(name);
-            all.add(&format!("provider {name}"), &numbered.allowance);
-        }
-    }
-    all.list
-}
-
-const TOKENS: &str = "tokens";
-
-/// Limits while they are listed.
-struct Limits {
-    list: Vec<Limited>,
-    stream: bool,
-}
-
-impl Limits {
-    fn add(&mut self, of: &str, allowance: &Allowance) {
-        let cuts = self.stream && allowance.on_exceed == OnExceed::Cut;
-        for limit in &allowance.limits {
-            let measure = limit.measure();
-            if measure == Measure::ConcurrentStreams && !self.stream {
-                continue;
-            }
-            let (most, burst, unit) = match *limit {
-                Limit::Rate { rate, .. } => (rate.amount.get(), Some(rate.burst.get()), None),
-                Limit::Concurrency { most, .. } => (u64::from(most), None, None),
-                Limit::Budget { most, .. } => {
-                    let unit = if measure.unit() == Unit::NanoUsd { "nano-dollars" } else { TOKENS };
-                    (most, None, Some(unit))
-                }
-            };
-            let cuts_streams = cuts && measure.unit() != Unit::Requests;
-            let measure = measure.words();
-            self.list.push(Limited { of: of.to_owned(), measure, most, unit, burst, cuts_streams });
-        }
-    }
-}
-
-fn caps(snapshot: &Snapshot, caller: Option<&Caller>, endpoint: Endpoint) -> Caps {
-    let all = snapshot.limits.body_bytes as u64;
-    let caps = caller.map(|caller| caller.caps).unwrap_or_default();
-    Caps {
-        body_bytes: caps.body_bytes_max.map_or(all, |own| own.min(all)),
-        n: caps.n_max,
-        max_tokens: caps.max_tokens_max.filter(|_| endpoint.generates_text()),
     }
 }
 

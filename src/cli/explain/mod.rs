@@ -4,6 +4,8 @@
 //! It decides nothing itself: each verdict comes from the function that the gateway asks.
 
 mod account;
+mod asked;
+mod limits;
 mod text;
 
 use std::{
@@ -15,7 +17,10 @@ use std::{
 
 use clap::Args;
 
-use self::account::{Account, Asked, Unclear};
+use self::{
+    account::Account,
+    asked::{Asked, Unclear},
+};
 use crate::{
     config::{self, Loaded, Process, Snapshot, callers::Caller},
     control::state::{State, Trouble, is_begun, unix_ms},

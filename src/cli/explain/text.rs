@@ -4,7 +4,10 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::account::{Account, Limited, Planning, TargetIs, Timeouts, Via};
+use super::{
+    account::{Account, Planning, TargetIs, Timeouts, Via},
+    limits::Limited,
+};
 
 /// For programs: one JSON object.
 pub(super) fn json(account: &Account) -> String {

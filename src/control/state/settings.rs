@@ -82,7 +82,7 @@ const DAY: u64 = 24 * HOUR;
 
 /// The measures that a caller can be limited by, in the order of [`Measure`], and what they are called.
 #[rustfmt::skip]
-pub const MEASURES: [(Measure, &str, Shape); 10] = [
+pub const MEASURES: [(Measure, &str, Shape); 12] = [
     (Measure::RequestsPerSecond,  "requests_per_second",  Shape::Rate(1)),
     (Measure::RequestsPerMinute,  "requests_per_minute",  Shape::Rate(MINUTE)),
     (Measure::RequestsPerHour,    "requests_per_hour",    Shape::Rate(HOUR)),
@@ -93,6 +93,8 @@ pub const MEASURES: [(Measure, &str, Shape); 10] = [
     (Measure::ConcurrentStreams,  "concurrent_streams",   Shape::Concurrency),
     (Measure::BudgetTokensDay,    "budget_tokens_day",    Shape::Budget),
     (Measure::BudgetTokensMonth,  "budget_tokens_month",  Shape::Budget),
+    (Measure::BudgetNanoUsdDay,   "budget_nano_usd_day",  Shape::Budget),
+    (Measure::BudgetNanoUsdMonth, "budget_nano_usd_month", Shape::Budget),
 ];
 
 impl Settings {

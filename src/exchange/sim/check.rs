@@ -236,15 +236,16 @@ impl Check<'_> {
         self.that(!shown || record.status == status, || {
             format!("{id}: recorded with status {}", record.status)
         });
-        let counted = record.tokens == script.usage;
+        // Estimates stand for what was not reported, and for nothing else.
+        let unknown = record.estimated || record.tokens == Tokens::default();
+        let counted = if script.usage == Tokens::default() { unknown } else { record.tokens == script.usage };
         let is_reported = |answer: &Answer| rfind(&answer.payload, b"\"usage\":{").is_some();
         let reported = script.form == Form::Events && answer.is_some_and(is_reported);
         self.that(counted || !reported, || format!("{id}: usage came by and was not recorded"));
         let partial = looked == Looked::Whole && script.until_close && script.breaks != Break::None;
-        self.that(
-            counted || (record.tokens == Tokens::default() && (looked != Looked::Whole || partial)),
-            || format!("{id}: looked {looked:?}, used {:?}, recorded {:?}", script.usage, record.tokens),
-        );
+        self.that(counted || (unknown && (looked != Looked::Whole || partial)), || {
+            format!("{id}: looked {looked:?}, used {:?}, recorded {:?}", script.usage, record.tokens)
+        });
         self.that(record.attempts <= 2, || format!("{id}: {} attempts", record.attempts));
         self.cancelled(id, record, visit);
     }

@@ -85,7 +85,7 @@ impl Script {
             prompt: Some(chance.of(1..5_000) as u64),
             completion: Some(chance.of(1..900) as u64),
             cached: chance.one_in(3).then(|| chance.of(0..50) as u64),
-            reasoning: None,
+            ..Tokens::default()
         };
         let body = match (wanted.endpoint, wanted.stream) {
             ("/audio/speech", _) => binary(chance),

@@ -60,7 +60,7 @@ fn nested(object: &str) -> Option<Usage> {
 /// names the last counts. What is not read is skipped, not judged: an answer has been paid for whatever else is in it.
 fn read(bytes: &[u8]) -> Option<Usage> {
     let mut usage = Usage::default();
-    let mut cached_beside = None;
+    let (mut cached_beside, mut reasoning_beside) = (None, None);
     let mut reader = Reader::new(bytes);
     reader.open()?;
     while let Some(key) = reader.key()? {
@@ -73,7 +73,10 @@ fn read(bytes: &[u8]) -> Option<Usage> {
             b"cached_tokens" | b"prompt_cache_hit_tokens" => {
                 cached_beside = reader.count()?.or(cached_beside)
             }
-            b"prompt_tokens_details" | b"input_tokens_details" if reader.open().is_some() => {
+            b"reasoning_tokens" => reasoning_beside = reader.count()?.or(reasoning_beside),
+            b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details"
+                if reader.open().is_some() =>
+            {
                 while let Some(key) = reader.key()? {
                     match key {
                         b"cached_tokens" => usage.cached = reader.count()?,
@@ -82,7 +85,9 @@ fn read(bytes: &[u8]) -> Option<Usage> {
                     }
                 }
             }
-            b"completion_tokens_details" | b"output_tokens_details" if reader.open().is_some() => {
+            b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details"
+                if reader.open().is_some() =>
+            {
                 while let Some(key) = reader.key()? {
                     match key {
                         b"reasoning_tokens" => usage.reasoning = reader.count()?,
@@ -95,6 +100,7 @@ fn read(bytes: &[u8]) -> Option<Usage> {
         }
     }
     usage.cached = usage.cached.or(cached_beside);
+    usage.reasoning = usage.reasoning.or(reasoning_beside);
     (usage != Usage::default()).then_some(usage)
 }
 
@@ -216,6 +222,20 @@ pub(crate) fn members<'a, const N: usize>(object: &'a str, names: [&str; N]) -> 
     found
 }
 
+impl Usage {
+    /// Completion tokens with those that were thought, wherever the provider counts them. Its total tells: it is the sum of
+    /// the parts. Where that says nothing, `apart` does: whether this provider is known to count them beside the completion.
+    pub fn completion_with_reasoning(&self, apart: bool) -> Option<u64> {
+        let (completion, reasoning) = (self.completion?, self.reasoning.unwrap_or(0));
+        let beyond = self.total.and_then(|total| total.checked_sub(self.prompt?.checked_add(completion)?));
+        let is_apart = match beyond {
+            Some(beyond) => beyond > 0 && beyond >= reasoning,
+            None => apart,
+        };
+        Some(if is_apart { completion.saturating_add(reasoning) } else { completion })
+    }
+}
+
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz_usage(data: &[u8]) {
     if find(data).is_some() {
@@ -283,6 +303,178 @@ mod tests {
             r#"{"usage":{"prompt_tokens":3,"prompt_tokens_details":null,"completion_tokens":null}}"#,
             Some(THREE),
         );
+    }
+
+    /// What each provider sends last, as its documentation or its SDK shows it; in the order prompt, completion with
+    /// reasoning, cached, reasoning, audio in, audio out.
+    const CORPUS: &[(&str, &str, [Option<u64>; 6])] = {
+        const fn all(prompt: u64, completion: u64) -> [Option<u64>; 6] {
+            [Some(prompt), Some(completion), None, None, None, None]
+        }
+        const fn parts(prompt: u64, completion: u64, cached: u64, reasoning: u64) -> [Option<u64>; 6] {
+            [Some(prompt), Some(completion), Some(cached), Some(reasoning), None, None]
+        }
+        &[
+            (
+                "openai chat, the event of its own",
+                r#"{"id":"c","object":"chat.completion.chunk","choices":[],"usage":{"prompt_tokens":2006,"completion_tokens":300,
+                "total_tokens":2306,"prompt_tokens_details":{"cached_tokens":1920,"audio_tokens":0},
+                "completion_tokens_details":{"reasoning_tokens":64,"audio_tokens":0,"accepted_prediction_tokens":0,
+                "rejected_prediction_tokens":0}}}"#,
+                [Some(2006), Some(300), Some(1920), Some(64), Some(0), Some(0)],
+            ),
+            (
+                "openai audio",
+                r#"{"choices":[{}],"usage":{"prompt_tokens":87,"completion_tokens":120,"total_tokens":207,
+                "prompt_tokens_details":{"cached_tokens":0,"text_tokens":17,"audio_tokens":70},
+                "completion_tokens_details":{"reasoning_tokens":0,"text_tokens":20,"audio_tokens":100}}}"#,
+                [Some(87), Some(120), Some(0), Some(0), Some(70), Some(100)],
+            ),
+            (
+                "openai responses, streamed",
+                r#"{"type":"response.completed","sequence_number":9,"response":{"id":"r","output":[{"usage":1}],"usage":
+                {"input_tokens":37,"input_tokens_details":{"cached_tokens":5},"output_tokens":11,
+                "output_tokens_details":{"reasoning_tokens":7},"total_tokens":48}}}"#,
+                parts(37, 11, 5, 7),
+            ),
+            (
+                "openai transcription",
+                r#"{"text":"…","usage":{"type":"tokens","input_tokens":14,"input_token_details":{"text_tokens":0,"audio_tokens":14},
+                "output_tokens":45,"total_tokens":59}}"#,
+                [Some(14), Some(45), None, None, Some(14), None],
+            ),
+            (
+                "openai embeddings",
+                r#"{"object":"list","data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#,
+                [Some(8), None, None, None, None, None],
+            ),
+            (
+                "alibaba",
+                r#"{"choices":[],"usage":{"prompt_tokens":22,"completion_tokens":17,"total_tokens":39,
+                "prompt_tokens_details":{"cached_tokens":2,"text_tokens":22},
+                "completion_tokens_details":{"reasoning_tokens":9,"text_tokens":8}},"system_fingerprint":null}"#,
+                parts(22, 17, 2, 9),
+            ),
+            (
+                "deepseek, on the last event with content",
+                r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}],"usage":{"prompt_tokens":19,
+                "completion_tokens":10,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":16},
+                "completion_tokens_details":{"reasoning_tokens":4},"prompt_cache_hit_tokens":16,"prompt_cache_miss_tokens":3}}"#,
+                parts(19, 10, 16, 4),
+            ),
+            (
+                "anthropic, compatible",
+                r#"{"choices":[{}],"usage":{"prompt_tokens":12,"completion_tokens":6,"total_tokens":18,
+                "prompt_tokens_details":null,"completion_tokens_details":null}}"#,
+                all(12, 6),
+            ),
+            (
+                "mistral",
+                r#"{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_audio_seconds":{},"prompt_tokens":14,"total_tokens":30,
+                "completion_tokens":16}}"#,
+                all(14, 16),
+            ),
+            (
+                "groq, both places",
+                r#"{"choices":[{"delta":{}}],"x_groq":{"id":"req","usage":{"queue_time":0.018,"prompt_tokens":43,
+                "prompt_time":0.0022,"completion_tokens":9,"completion_time":0.01,"total_tokens":52,"total_time":0.012}}}"#,
+                all(43, 9),
+            ),
+            (
+                "xai, reasoning beside the completion",
+                r#"{"choices":[],"usage":{"prompt_tokens":32,"completion_tokens":9,"total_tokens":135,"prompt_tokens_details":
+                {"text_tokens":32,"audio_tokens":0,"image_tokens":0,"cached_tokens":6},"completion_tokens_details":
+                {"reasoning_tokens":94,"audio_tokens":0},"num_sources_used":0}}"#,
+                [Some(32), Some(103), Some(6), Some(94), Some(0), Some(0)],
+            ),
+            (
+                "openrouter",
+                r#"{"choices":[{}],"usage":{"prompt_tokens":10,"completion_tokens":4,"total_tokens":14,"cost":0.00014,
+                "is_byok":false,"prompt_tokens_details":{"cached_tokens":0},"cost_details":{"upstream_inference_cost":null},
+                "completion_tokens_details":{"reasoning_tokens":0}}}"#,
+                parts(10, 4, 0, 0),
+            ),
+            (
+                "moonshot, in the choice",
+                r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":19,"completion_tokens":13,
+                "total_tokens":32,"cached_tokens":3}}]}"#,
+                [Some(19), Some(13), Some(3), None, None, None],
+            ),
+            (
+                "minimax",
+                r#"{"choices":[],"usage":{"total_tokens":157,"total_characters":0,"prompt_tokens":20,"completion_tokens":137,
+                "completion_tokens_details":{"reasoning_tokens":130}},"base_resp":{"status_code":0}}"#,
+                [Some(20), Some(137), None, Some(130), None, None],
+            ),
+            (
+                "perplexity, reasoning beside the other counts",
+                r#"{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":33,"completion_tokens":70,"total_tokens":103,
+                "search_context_size":"low","citation_tokens":90,"num_search_queries":2,"reasoning_tokens":20,
+                "cost":{"total_cost":0.006}}}"#,
+                [Some(33), Some(70), None, Some(20), None, None],
+            ),
+            (
+                "together, on its last event",
+                r#"{"choices":[{"text":"","seed":1}],"usage":{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11,
+                "cached_tokens":0}}"#,
+                [Some(5), Some(6), Some(0), None, None, None],
+            ),
+            (
+                "ollama, a prompt that was cached",
+                r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":6,"total_tokens":6}}"#,
+                all(0, 6),
+            ),
+            (
+                "vllm, counted on every event",
+                r#"{"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":9,"total_tokens":11,"completion_tokens":2},
+                "metrics":null}"#,
+                all(9, 2),
+            ),
+            (
+                "llama.cpp",
+                r#"{"choices":[],"usage":{"completion_tokens":8,"prompt_tokens":30,"total_tokens":38},
+                "timings":{"cache_n":20,"prompt_n":10,"predicted_n":8}}"#,
+                all(30, 8),
+            ),
+        ]
+    };
+
+    #[test]
+    fn what_each_provider_reports_is_read_to_the_last_token() {
+        for (who, json, expect) in CORPUS {
+            let usage = find(json.as_bytes()).unwrap_or_else(|| panic!("{who}"));
+            let Usage { prompt, cached, reasoning, audio_prompt, audio_completion, .. } = usage;
+            let completion = usage.completion_with_reasoning(false);
+            assert_eq!(
+                [prompt, completion, cached, reasoning, audio_prompt, audio_completion],
+                *expect,
+                "{who}"
+            );
+            assert_eq!(last(json.as_bytes()), Some(usage), "{who}, as a part of an answer");
+        }
+    }
+
+    #[test]
+    fn reasoning_is_counted_once_wherever_it_is_reported() {
+        let of =
+            |total, reasoning| Usage { prompt: Some(10), completion: Some(20), total, reasoning, ..NONE };
+        for (total, apart, expect) in [
+            (Some(30), false, 20),
+            (Some(30), true, 20),
+            (Some(35), false, 25),
+            (Some(35), true, 25),
+            (Some(33), true, 20),
+            (Some(1), true, 25),
+            (None, false, 20),
+            (None, true, 25),
+        ] {
+            let completion = of(total, Some(5)).completion_with_reasoning(apart);
+            assert_eq!(completion, Some(expect), "{total:?} {apart}");
+        }
+        assert_eq!(of(Some(35), None).completion_with_reasoning(true), Some(20));
+        assert_eq!(NONE.completion_with_reasoning(true), None);
+        let most = Usage { completion: Some(u64::MAX), ..of(None, Some(u64::MAX)) };
+        assert_eq!(most.completion_with_reasoning(true), Some(u64::MAX));
     }
 
     #[test]

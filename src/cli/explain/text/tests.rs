@@ -7,7 +7,10 @@ use serde_json::Value;
 use super::*;
 use crate::{
     base::{glob::Glob, prefixes::AccessList},
-    cli::explain::account::{Asked, Unclear, account},
+    cli::explain::{
+        account::account,
+        asked::{Asked, Unclear},
+    },
     config::{
         self, Fake, Snapshot,
         callers::{Caller, Caps, Endpoints, tests::caller},

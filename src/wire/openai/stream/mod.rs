@@ -54,6 +54,11 @@ impl Observer {
         Self { watch, state: State::default(), scratch: Vec::new() }
     }
 
+    /// Whose answer is watched.
+    pub fn endpoint(&self) -> Endpoint {
+        self.watch.endpoint
+    }
+
     /// Reads one whole event, its blank line included.
     pub fn event<'a>(&'a mut self, event: &'a [u8]) -> Verdict<'a> {
         let said = data_of(self.state.without_mark(event));
