@@ -12,7 +12,7 @@ use ringway::{
         callers::{Caller, Callers, Caps, Digests},
     },
     policy::{
-        admit::{Knock, Want, admit, entitle},
+        admit::{Knock, Visitor, Want, admit, entitle},
         condition, plan,
     },
     wire::{
@@ -101,14 +101,15 @@ fn admission(c: &mut Criterion) {
         let knock = Knock { peer, head: &parsed, bytes, endpoint: Some(endpoint), now, unix_ms: 1 };
         let mut told = RateHeaders::default();
         let mut admitted =
-            admit(&snapshot, Some(&callers), board, black_box(knock), &mut told).expect("it may");
+            admit(&snapshot, Some(&callers), board, black_box(knock), &mut told, &mut Visitor::default())
+                .expect("it may");
         let want = Want {
             endpoint,
             model: "local/model",
             stream: true,
             n: None,
             max_tokens: None,
-            body_bytes: BODY_BYTES,
+            prompt_tokens: BODY_BYTES as u64 / 4,
             head: &parsed,
             bytes,
             now,
@@ -126,7 +127,7 @@ fn admission(c: &mut Criterion) {
         let plan = plan::plan(&snapshot, &facts, 1, &health, now).expect("a plan");
         let mut entitled =
             entitle(&snapshot, &mut admitted, plan, black_box(want), &mut told).expect("it may");
-        entitled.settle(Some(100), now);
+        entitled.settle(Some(100), None, now);
         told
     };
     c.bench_function("admit, plan, entitle and settle: token, 257 networks, three limits", |b| {

@@ -357,3 +357,39 @@ pub const PRICE_USD_MAX: u64 = 10_000;
 pub const ESTIMATE_BYTES_MAX: usize = 256 << 10;
 /// What a file within a request is taken to have: an image of common size has 750 to 1,100 tokens at most providers.
 pub const FILE_TOKENS_ESTIMATE: u64 = 1_000;
+// The access log (`bridge/logpipe`, `control/access_log`).
+
+/// Lines of one core that may wait for the log thread, at half a kilobyte each; more are dropped and counted. With the
+/// interval below, a core may log 160,000 exchanges a second.
+pub const LOG_LINES_WAITING_MAX: usize = 8 << 10;
+/// How often the log thread takes what waits.
+pub const LOG_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the end of the process waits for lines that still have to be written: a sink may be stuck for ever.
+pub const LOG_FLUSH_TIME: Duration = Duration::from_secs(2);
+const _: () = assert!(LOG_FLUSH_TIME.as_millis() > LOG_INTERVAL.as_millis());
+
+// What a log may show (`wire/mask`).
+
+/// Most patterns of an operator's own, longest of them, and the memory that all of them may take when compiled.
+pub const MASK_PATTERNS_MAX: usize = 64;
+pub const MASK_PATTERN_BYTES_MAX: usize = 1 << 10;
+pub const MASK_PATTERN_MEMORY_MAX: usize = 4 << 20;
+/// Longest match of such a pattern: so much of a text is held back until it is known what follows.
+pub const MASK_MATCH_BYTES_MAX: usize = 256;
+
+// Logs that are kept (`control/log_store`).
+
+/// How long logs are kept if nobody says otherwise, and the longest that can be said: a year and a day.
+pub const LOG_KEEP_DAYS: usize = 30;
+pub const LOG_KEEP_DAYS_MAX: usize = 366;
+const _: () = assert!(LOG_KEEP_DAYS <= LOG_KEEP_DAYS_MAX);
+/// Most bytes of the store by default, and the least that can be said: below it there is hardly a table.
+pub const LOG_STORE_BYTES: usize = 1 << 30;
+pub const LOG_STORE_BYTES_FLOOR: usize = 1 << 20;
+const _: () = assert!(LOG_STORE_BYTES_FLOOR <= LOG_STORE_BYTES);
+/// Rows that may wait for the disk; more are dropped and counted.
+pub const LOG_ROWS_WAITING_MAX: usize = 16 << 10;
+/// Rows of one transaction, and how often what is too old is looked for.
+pub const LOG_BATCH_ROWS: usize = 1_024;
+pub const LOG_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+const _: () = assert!(LOG_BATCH_ROWS <= LOG_ROWS_WAITING_MAX);

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::config::{Backend, Cores, Snapshot};
+use crate::config::{AccessLog, Backend, Cores, KeptLogs, Snapshot};
 
 /// These settings as they were at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) struct Fixed {
     connections_max: usize,
     drain_time: Duration,
     admin: Option<SocketAddr>,
+    access_log: AccessLog,
+    kept_logs: Option<KeptLogs>,
 }
 
 impl Fixed {
@@ -28,6 +30,8 @@ impl Fixed {
             connections_max: server.connections_max,
             drain_time: server.drain_time,
             admin: snapshot.admin.listen,
+            access_log: snapshot.access_log.clone(),
+            kept_logs: snapshot.kept_logs.clone(),
         }
     }
 
@@ -41,6 +45,8 @@ impl Fixed {
             ("server.connections_max", self.connections_max != wanted.connections_max),
             ("server.drain_secs", self.drain_time != wanted.drain_time),
             ("admin.listen", self.admin != wanted.admin),
+            ("logs", self.kept_logs != wanted.kept_logs),
+            ("access_log", self.access_log != wanted.access_log),
         ];
         differs.into_iter().filter_map(|(setting, differs)| differs.then_some(setting)).collect()
     }
@@ -77,6 +83,8 @@ mod tests {
         check(&with("connections_max = 77"), ADMIN, &["server.connections_max"]);
         check(&with("drain_secs = 7"), ADMIN, &["server.drain_secs"]);
         check(LISTEN, "listen = \"127.0.0.1:3\"", &["admin.listen"]);
+        check(LISTEN, &format!("{ADMIN}\n[access_log]\nto = \"stdout\""), &["access_log"]);
+        check(LISTEN, &format!("{ADMIN}\n[state]\ndir = \"/s\"\n[logs]"), &["logs"]);
         check(&with("cores = [0]\ndrain_secs = 7"), ADMIN, &["server.cores", "server.drain_secs"]);
     }
 }

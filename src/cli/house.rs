@@ -29,15 +29,19 @@ use crate::{
         drain::{Drain, Stage},
         handoff::{Door, Inbox},
         health::HealthBoard,
+        logpipe::LogPipe,
         outbox::Outbox,
         quota::QuotaBoard,
+        tally::Tally,
         vitals::Vitals,
     },
     config::{self, Cores, Dial, Snapshot, callers::Callers},
     control::{
+        access_log::{AccessLogThread, Reopen, Task},
         admin::Admin,
         fetch::HttpFetch,
         log::Log,
+        log_store::{Keeper, Store},
         models::{ListAddress, ModelSource, Models},
         resolver::{Resolver, SystemLookup},
         signals::{Actions, SignalsThread},
@@ -68,6 +72,7 @@ pub(super) struct House {
     pub(super) listening: Vec<SocketAddr>,
     pub(super) admin: Option<Admin>,
     stats: StatsThread,
+    access_log: Option<AccessLogThread>,
     told_to_drain: mpsc::Receiver<()>,
     _signals: SignalsThread,
     _watch: Option<Watch>,
@@ -98,6 +103,12 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         .map(|_| Inbox::new())
         .collect::<io::Result<_>>()
         .map_err(|error| format!("cannot connect the cores: {error}"))?;
+    let (access_log, kept_logs) = (snapshot.access_log.clone(), snapshot.kept_logs.clone());
+    let (lines, kept) = (Arc::new(Tally::default()), Arc::new(Tally::default()));
+    let log_pipes: Arc<[LogPipe]> = (0..cores)
+        .filter(|_| access_log.to.is_some() || kept_logs.is_some())
+        .map(|_| LogPipe::new())
+        .collect();
     let drain = Arc::new(Drain::default());
     let reloads = Arc::new(Reloads::default());
     let now = {
@@ -174,6 +185,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
             outboxes: outboxes.clone(),
             vitals: vitals.clone(),
             inboxes: inboxes.clone(),
+            log_pipes: log_pipes.clone(),
             connections_max,
         })?;
         if seat == 0 {
@@ -200,6 +212,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let boards: Vec<Arc<dyn Board>> = vec![snapshots.clone(), addresses, lists, certificates, callers];
     let stats_thread =
         StatsThread::start(stats.clone(), boards, limits::SHEET_INTERVAL).map_err(no_thread)?;
+    let log_snapshots = snapshots.clone();
     let standing = Arc::new(Standing {
         clock: now,
         snapshots,
@@ -207,7 +220,33 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         drain: drain.clone(),
         quota,
         reloads: reloads.clone(),
+        log_pipes: log_pipes.clone(),
+        lines: lines.clone(),
+        kept: kept.clone(),
     });
+    let keeper = match (kept_logs, &state) {
+        (Some(settings), Some(directory)) => {
+            // The directory is there: it was opened for the callers.
+            let keeper = Store::open(directory)
+                .and_then(|store| Keeper::start(store, settings.clone(), kept, log.clone()));
+            Some((settings, keeper.map_err(|trouble| trouble.to_string())?))
+        }
+        _ => None,
+    };
+    let access_log = (!log_pipes.is_empty()).then(|| {
+        let task = Task {
+            format: access_log.format,
+            target: access_log.to,
+            kept: keeper,
+            pipes: log_pipes,
+            tally: lines,
+            names: reloads.clone(),
+            snapshots: log_snapshots,
+        };
+        AccessLogThread::start(task, limits::LOG_INTERVAL, log.clone())
+    });
+    let access_log = access_log.transpose().map_err(no_thread)?;
+    let reopen = access_log.as_ref().map(AccessLogThread::reopener);
     let admin = admin_listen
         .map(|listen| {
             Admin::start(listen, standing, stats).map_err(|error| format!("admin listener {listen}: {error}"))
@@ -227,6 +266,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
                 let _ = tell_to_drain.send(());
             }),
             reload: reload_action(publisher.clone(), reloads, reload, log.clone()),
+            reopen_logs: Box::new(move || reopen.iter().for_each(Reopen::reopen)),
         },
         log.clone(),
     );
@@ -238,6 +278,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         listening,
         admin,
         stats: stats_thread,
+        access_log,
         told_to_drain,
         _signals: signals.map_err(no_thread)?,
         _watch: watch,
@@ -275,6 +316,10 @@ impl House {
         let _ = done.send(());
         let _ = cutter.join();
         self.stats.stop();
+        let written = self.access_log.is_none_or(|access_log| access_log.stop(limits::LOG_FLUSH_TIME));
+        if !written {
+            self.log.warning(format_args!("the access log is stuck: its last lines are lost"));
+        }
         self.log.info(format_args!("drained"));
         ExitCode::SUCCESS
     }

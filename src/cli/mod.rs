@@ -7,6 +7,7 @@ mod demo;
 mod explain;
 mod fixed;
 mod house;
+mod logs;
 mod panics;
 mod prices;
 mod publisher;
@@ -62,6 +63,8 @@ enum Command {
     Callers(callers::Callers),
     /// What models cost: list, import a newer catalogue, check a configuration.
     Prices(prices::Prices),
+    /// What was kept of exchanges: search it, follow it.
+    Logs(logs::Logs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         (Some(Command::Explain(arguments)), _) => explain::explain(*arguments),
         (Some(Command::Callers(arguments)), _) => callers::callers(arguments),
         (Some(Command::Prices(arguments)), _) => prices::prices(arguments),
+        (Some(Command::Logs(arguments)), _) => logs::logs(arguments),
         (Some(Command::Demo { listen, backend }), _) => demo::demo(listen, backend.into()),
         (None, None) => {
             let _ = <Arguments as clap::CommandFactory>::command().print_help();

@@ -11,7 +11,10 @@ use toml::de::DeValue;
 
 use super::{
     access::access,
+    access_log::access_log,
     breaker, certificate,
+    logs::kept_logs,
+    masking::masking,
     prices::{prices, warn_of_unknown},
     provider::provider,
     quotas::{self, Numbered, quotas},
@@ -30,6 +33,8 @@ const ADMIN_LISTEN: &str = "127.0.0.1:8081";
 pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     let mut places = Places::default();
     let access = access(root.table("access"));
+    let access_log = access_log(root.table("access_log"));
+    let masking = masking(root.table("masking"));
     let server = match root.table("server") {
         Some(table) => server(table, &mut places, &access),
         None => server_without_table(),
@@ -44,6 +49,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         None => default_timeouts(),
     };
     let state = state(root.table("state"), root.around());
+    let kept_logs = kept_logs(root.table("logs"), state.is_some());
     let auth = auth(root.table("auth"), &server, state.is_some());
     if auth.required && state.is_none() {
         root.complain(
@@ -90,6 +96,9 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
             server,
             admin,
             access,
+            access_log,
+            kept_logs,
+            masking,
             limits,
             state,
             auth,

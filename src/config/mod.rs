@@ -125,6 +125,7 @@
 //! ```
 
 mod access;
+mod access_log;
 pub mod allowance;
 pub mod breaker;
 pub mod callers;
@@ -133,6 +134,8 @@ mod check;
 mod complaint;
 mod credential;
 mod interpolate;
+mod logs;
+mod masking;
 pub mod price;
 pub mod prices;
 pub mod profiles;
@@ -152,7 +155,9 @@ use toml::de::DeTable;
 use zeroize::Zeroizing;
 
 pub use self::{
+    access_log::{AccessLog, LogFormat, LogTarget},
     complaint::{Complaint, Complaints, Severity},
+    logs::KeptLogs,
     snapshot::{
         Access, Admin, Auth, Backend, Cores, Dial, Estimate, Key, Limits, NoLine, Provider, ProviderPlace,
         Server, ServerTls, Snapshot, Timeouts,

@@ -8,19 +8,25 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use super::{
+    access_log::AccessLog,
     breaker::{Breaker, Retry},
+    logs::KeptLogs,
     price::{Catalogue, PriceList},
     quotas::{Numbered, Quotas},
     routes::Routes,
 };
-use crate::base::{
-    ids::{LineRoll, ProviderId, ProviderRoll},
-    prefixes::{AccessList, Prefixes},
-    secret::Secret,
+use crate::{
+    base::{
+        ids::{LineRoll, ProviderId, ProviderRoll},
+        prefixes::{AccessList, Prefixes},
+        secret::Secret,
+    },
+    wire::mask::Rules,
 };
 
 /// The configuration that one generation of requests runs under.
@@ -31,6 +37,10 @@ pub struct Snapshot {
     pub server: Server,
     pub admin: Admin,
     pub access: Access,
+    pub access_log: AccessLog,
+    pub kept_logs: Option<KeptLogs>,
+    /// What logs do not show.
+    pub masking: Arc<Rules>,
     pub limits: Limits,
     pub auth: Auth,
     pub quotas: Quotas,
@@ -61,6 +71,9 @@ impl Snapshot {
             server,
             admin,
             access,
+            access_log,
+            kept_logs,
+            masking,
             limits,
             state,
             auth,
@@ -78,6 +91,9 @@ impl Snapshot {
             server,
             admin,
             access,
+            access_log,
+            kept_logs,
+            masking,
             limits,
             state,
             auth,
@@ -137,6 +153,9 @@ pub(super) struct Parts {
     pub(super) server: Server,
     pub(super) admin: Admin,
     pub(super) access: Access,
+    pub(super) access_log: AccessLog,
+    pub(super) kept_logs: Option<KeptLogs>,
+    pub(super) masking: Arc<Rules>,
     pub(super) limits: Limits,
     pub(super) state: Option<PathBuf>,
     pub(super) auth: Auth,

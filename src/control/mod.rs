@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::now::Now;
 
+pub mod access_log;
 pub mod admin;
 pub mod budgets;
 pub mod fetch;
 pub mod log;
+pub mod log_store;
 pub mod models;
 pub mod resolver;
 pub mod signals;

@@ -23,6 +23,8 @@ pub struct Actions {
     pub drain: Box<dyn FnMut() + Send>,
     /// SIGHUP.
     pub reload: Box<dyn FnMut() + Send>,
+    /// SIGUSR1.
+    pub reopen_logs: Box<dyn FnMut() + Send>,
 }
 
 /// The thread that waits for signals. Dropping it stops listening.
@@ -57,7 +59,10 @@ impl SignalsThread {
                         log.info(format_args!("SIGHUP: reloading the configuration"));
                         (actions.reload)();
                     }
-                    _ => log.info(format_args!("SIGUSR1: reserved, nothing done")),
+                    _ => {
+                        log.info(format_args!("SIGUSR1: opening the access log again"));
+                        (actions.reopen_logs)();
+                    }
                 }
             }
         })?;
@@ -95,7 +100,7 @@ mod tests {
     fn child_says_what_it_was_told() {
         let Some(temper) = std::env::var_os(CHILD) else { return };
         let (say, said) = mpsc::channel();
-        let (drain, reload) = (say.clone(), say);
+        let (drain, reload, reopen) = (say.clone(), say.clone(), say);
         let actions = Actions {
             drain: Box::new(move || {
                 drain.send("drain").expect("somebody listens");
@@ -106,6 +111,7 @@ mod tests {
                 }
             }),
             reload: Box::new(move || reload.send("reload").expect("somebody listens")),
+            reopen_logs: Box::new(move || reopen.send("reopen").expect("somebody listens")),
         };
         let _signals = SignalsThread::start(actions, Log::to(io::sink(), false)).expect("signals");
         println!("\nlistening");
@@ -156,13 +162,10 @@ mod tests {
     #[test]
     fn each_signal_does_its_own() {
         let mut told = Told::start("willing");
-        for (signal, word) in [("HUP", "reload"), ("TERM", "drain"), ("HUP", "reload")] {
+        for (signal, word) in [("HUP", "reload"), ("TERM", "drain"), ("USR1", "reopen"), ("HUP", "reload")] {
             told.send(signal);
             told.wait_for(word);
         }
-        told.send("USR1");
-        told.send("HUP");
-        told.wait_for("reload");
     }
 
     #[test]

@@ -7,7 +7,9 @@ use crate::{
     bridge::{
         bulletin::Board,
         drain::{Drain, Stage},
+        logpipe::LogPipe,
         quota::QuotaBoard,
+        tally::Tally,
         vitals::Vitals,
     },
     control::{Clock, lock},
@@ -23,6 +25,11 @@ pub struct Standing {
     pub drain: Arc<Drain>,
     pub quota: Arc<QuotaBoard>,
     pub reloads: Arc<Reloads>,
+    /// One for each core; empty if nothing is logged.
+    pub log_pipes: Arc<[LogPipe]>,
+    /// Of the access log's lines, and of the exchanges that are kept.
+    pub lines: Arc<Tally>,
+    pub kept: Arc<Tally>,
 }
 
 /// What came of loading the configuration; written by whoever loads it.
@@ -42,6 +49,11 @@ impl Reloads {
     pub fn accepted(&self, roll: ProviderRoll) {
         let mut loaded = lock(&self.0);
         (loaded.success, loaded.roll) = (true, roll);
+    }
+
+    /// The names of all providers so far.
+    pub fn roll(&self) -> ProviderRoll {
+        lock(&self.0).roll.clone()
     }
 
     /// Callers can be verified, or why they cannot.
@@ -89,6 +101,11 @@ impl Standing {
             config_generation: generation,
             config_cores: self.snapshots.taken_up(generation) as u64,
             reload_success: success,
+            log_lines_written: self.lines.written(),
+            log_lines_dropped: self.log_pipes.iter().map(|pipe| pipe.tally.dropped()).sum::<u64>()
+                + self.lines.dropped(),
+            log_kept: self.kept.written(),
+            log_kept_dropped: self.kept.dropped(),
             quota_overflows: self.quota.overflows(),
             draining: self.drain.stage() != Stage::Serving,
             shards: self.vitals.iter().map(|vitals| vitals.facts(now)).collect(),
@@ -111,6 +128,9 @@ pub(super) mod tests {
             drain: Arc::default(),
             quota: Arc::new(QuotaBoard::with_room(1, 1)),
             reloads: Arc::default(),
+            log_pipes: [LogPipe::default(), LogPipe::default()].into(),
+            lines: Arc::default(),
+            kept: Arc::default(),
         };
         (standing, snapshots)
     }

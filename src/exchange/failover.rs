@@ -12,7 +12,7 @@ use super::sim::planted;
 use super::{
     Facts, Stop,
     ask::{Ask, is_media_type},
-    attempt::{self, Answer, NoAnswer},
+    attempt::{self, Answer, NoAnswer, Still},
     h1::Client,
     lens::Kind,
     receive::Request,
@@ -40,7 +40,11 @@ use crate::{
     },
     wire::{
         http1::known::Known,
-        openai::{endpoint::Endpoint, refusal::Refusal, upstream_error},
+        openai::{
+            endpoint::Endpoint,
+            refusal::Refusal,
+            upstream_error::{self, Said},
+        },
     },
 };
 
@@ -108,7 +112,11 @@ pub(super) async fn serve_plan<'s, W: World>(
                 moved(Move::SameTarget);
                 world.local().sheet.borrow_mut().upstream.stale += u64::from(judgement.reason == "stale");
                 if after_ms > 0 {
-                    world.sleep_until(world.now() + Duration::from_millis(after_ms)).await;
+                    let until = world.now() + Duration::from_millis(after_ms);
+                    if let Still::Gone = attempt::wait_watching(world, client, until).await {
+                        world.local().sheet.borrow_mut().cancelled += 1;
+                        return Err(Stop::Left);
+                    }
                 }
             }
             Verdict::OtherKey => {
@@ -129,7 +137,8 @@ pub(super) async fn serve_plan<'s, W: World>(
                     (Some(answer), _) => {
                         let (timeouts, watch) =
                             (entitled.plan().terms.timeouts, ask.watch(provider.inject_usage));
-                        let way = Way { provider, timeouts, watch, yields: false, request: &mut request };
+                        let way =
+                            Way { provider, timeouts, watch, yields: &|_| false, request: &mut request };
                         show(world, client, entitled, facts, way, *answer, record).await
                     }
                     (None, Came::Failed(failure)) => Err(Stop::Failed(failure)),
@@ -347,15 +356,20 @@ async fn once<W: World>(
         return Ok(End::Came(Came::Answered(came), Some(Box::new(answer))));
     }
     // A stream that begins with an error goes back to the loop only where the loop has somewhere to go.
-    let begun_badly =
-        Came::Answered(Answered { status: answer.head.status, said: None, retry_after_ms: None });
+    let (status, is_stream) = (answer.head.status, answer.kind == Kind::Events);
+    let begun_badly = |said| Came::Answered(Answered { status, said, retry_after_ms: None });
     let situation = course.situation(world, entitled, attempted, record.phases.started);
-    let onward = judge(begun_badly, &situation, 0, || false).verdict;
-    let yields = answer.kind == Kind::Events && onward == Verdict::NextTarget;
+    let yields = |said| {
+        let onward = judge(begun_badly(said), &situation, 0, || false).verdict;
+        is_stream && matches!(onward, Verdict::NextTarget | Verdict::OtherKey)
+    };
+    let yields = &yields;
     let way = Way { provider, timeouts, watch: ask.watch(provider.inject_usage), yields, request };
     let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
     match relayed {
-        Err(Stop::Failed(Failure { cause: Cause::ErrorEvent, .. })) => Ok(End::Came(begun_badly, None)),
+        Err(Stop::Failed(Failure { cause: Cause::ErrorEvent(said), .. })) => {
+            Ok(End::Came(begun_badly(said), None))
+        }
         Err(Stop::Failed(failure)) if failure.cause != Cause::OverLimit && request.is_some() => {
             Ok(End::Came(Came::Failed(failure), None))
         }
@@ -462,7 +476,9 @@ fn report<W: World>(
     let now = world.now();
     let change = match relayed {
         Some(Relayed::Whole) => underway.succeeded(now),
-        Some(Relayed::Failed) => underway.failed(None, now, world.random()),
+        // The client's own mistake, said by an event.
+        Some(Relayed::Failed(Some(Said::Request | Said::MissingModel))) => None,
+        Some(Relayed::Failed(_)) => underway.failed(None, now, world.random()),
         Some(Relayed::Cut(failure)) if !matches!(failure.cause, Cause::OverLimit | Cause::Expired(_)) => {
             underway.failed(None, now, world.random())
         }

@@ -15,6 +15,7 @@ use crate::{
             endpoint::Endpoint,
             refusal::Refusal,
             stream::{Observer, Watch},
+            upstream_error::Said,
         },
     },
 };
@@ -164,6 +165,14 @@ impl Lens {
     /// Whether the provider itself said that it failed.
     pub(super) fn failed(&self) -> bool {
         matches!(&self.view, View::Events(events) if events.observer.failed())
+    }
+
+    /// What the error of a stream says of itself.
+    pub(super) fn said(&self) -> Option<Said> {
+        match &self.view {
+            View::Events(events) => events.observer.said(),
+            View::Held | View::Opaque { .. } => None,
+        }
     }
 
     /// The length of the body that the client gets, where it is known before the body is.

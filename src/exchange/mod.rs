@@ -33,6 +33,8 @@ use self::{
     reply::Own,
     seam::{Wire, World},
 };
+use std::net::IpAddr;
+
 use crate::{
     base::{
         limits,
@@ -44,11 +46,12 @@ use crate::{
         callers::{Caller, Callers},
     },
     ledger::{
-        record::{self, Deadline, ModelName, OpenRecord, Outcome, Party, Record},
+        logged::{CallerTag, Logged},
+        record::{self, Closed, Deadline, ModelName, OpenRecord, Outcome, Party, Record},
         sheet::Sheet,
     },
     policy::{
-        admit::{self, Admitted, Knock},
+        admit::{self, Admitted, Knock, Visitor},
         attempts::{Cause, Failure},
         condition::{self, Told},
         plan::{self, Plan},
@@ -108,9 +111,31 @@ pub struct Facts<'a> {
     pub route: Option<Box<str>>,
     /// What is said about trying again, in the place of what a refusal or a provider says of itself.
     pub advice: Retry,
+    /// `None` until a head was read.
+    pub method: Option<Method>,
+    pub visitor: Visitor<'a>,
+    /// Whether the client wants its exchange kept in the logs, or not.
+    pub collect: Option<bool>,
     /// What the client hears of its limits.
     pub told: RateHeaders,
     pub limits: &'a Limits,
+}
+
+impl Facts<'_> {
+    /// For the log; nothing else is done with the facts after it.
+    fn logged(self, closed: Closed, ended_unix_ms: u64, peer: IpAddr) -> Logged {
+        let caller = self.visitor.caller;
+        Logged {
+            closed,
+            ended_unix_ms,
+            request_id: self.id,
+            caller: caller.map(|caller| CallerTag { id: caller.id, name: caller.name.clone() }),
+            address: self.visitor.address.unwrap_or(peer),
+            method: self.method,
+            http10: self.http10,
+            collect: self.collect,
+        }
+    }
 }
 
 /// Serves one request of `client`, of which there is something to read, and leaves one record behind, whatever happens.
@@ -133,6 +158,9 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         attempts: 0,
         route: None,
         advice: Retry::default(),
+        method: None,
+        visitor: Visitor::default(),
+        collect: None,
         told: RateHeaders::default(),
         limits: &snapshot.limits,
     };
@@ -151,15 +179,14 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         std::mem::forget(open);
         return next;
     }
-    let _closed = open.close(world.now(), outcome);
-    #[cfg(test)]
-    sim::check::observe(_closed);
+    let closed = open.close(world.now(), outcome);
+    world.log(|| facts.logged(closed, world.unix_ms(), client.address));
     next
 }
 
 /// Steps 3 to 8. `facts` and `record` are filled on the way, so that they are there however it ends.
 async fn exchange<'s, W: World>(
-    world: &W,
+    world: &'s W,
     client: &mut Client<W::Wire>,
     snapshot: &'s Snapshot,
     callers: Option<&'s Callers>,
@@ -171,7 +198,7 @@ async fn exchange<'s, W: World>(
     note_head(world, &request, facts);
     let asked = locate(&request);
     let knock = knock(world, client, &request, &asked);
-    let admitted = admit::admit(snapshot, callers, world.quota(), knock, &mut facts.told);
+    let admitted = admit::admit(snapshot, callers, world.quota(), knock, &mut facts.told, &mut facts.visitor);
     let (mut admitted, (endpoint, model)) = match (admitted, asked) {
         (Ok(admitted), Ok(asked)) => (admitted, asked),
         (Err(refusal), _) => return Err(let_go(world, client, request, facts, refusal.into()).await),
@@ -271,12 +298,12 @@ async fn conclude<W: World>(
 ) -> (Outcome, Next) {
     let (refusal, outcome) = match end {
         Ok(Relayed::Whole) if facts.stays => return (Outcome::Completed, Next::Request),
-        Ok(Relayed::Failed) if facts.stays => return (Outcome::UpstreamLost, Next::Request),
+        Ok(Relayed::Failed(_)) if facts.stays => return (Outcome::UpstreamLost, Next::Request),
         Ok(relayed) => {
             linger(world, client).await;
             let outcome = match relayed {
                 Relayed::Whole => Outcome::Completed,
-                Relayed::Failed => Outcome::UpstreamLost,
+                Relayed::Failed(_) => Outcome::UpstreamLost,
                 Relayed::Cut(failure) => outcome_of(failure),
             };
             return (outcome, Next::Close);
@@ -349,6 +376,13 @@ async fn linger<W: World>(world: &W, client: &mut Client<W::Wire>) {
 }
 
 fn note_head<W: World>(world: &W, request: &Request, facts: &mut Facts<'_>) {
+    facts.method = Some(request.head.method);
+    let collect = request.known(Known::CollectLog).or_else(|| request.known(Known::CollectLogAlias));
+    facts.collect = collect.and_then(|word| match word {
+        b"true" => Some(true),
+        b"false" => Some(false),
+        _ => None,
+    });
     facts.http10 = request.head.version == Version::Http10;
     facts.head_only = request.head.method == Method::Head;
     facts.unread = request.head.framing != Framing::None;

@@ -25,7 +25,10 @@ use crate::{
         admit::Entitled,
         attempts::{Cause, Failure, Phase},
     },
-    wire::{http1::render, openai::stream::Watch},
+    wire::{
+        http1::render,
+        openai::{stream::Watch, upstream_error::Said},
+    },
 };
 
 /// How a relay ended.
@@ -34,7 +37,7 @@ pub(super) enum Relayed {
     /// The client has the whole answer.
     Whole,
     /// The client has the whole answer, and it says that the provider failed.
-    Failed,
+    Failed(Option<Said>),
     /// The upstream was lost on the way. The client has been told as far as its framing allows; its connection must end.
     Cut(Failure),
 }
@@ -45,7 +48,7 @@ pub(super) struct Way<'a> {
     pub timeouts: RouteTimeouts,
     pub watch: Watch,
     /// A stream whose first event is an error is given back, because another target can be asked.
-    pub yields: bool,
+    pub yields: &'a dyn Fn(Option<Said>) -> bool,
     /// What was asked, until nothing can be asked again.
     pub request: &'a mut Option<Request>,
 }
@@ -76,8 +79,8 @@ pub(super) async fn relay<W: World>(
         let decoded = intake.advance(lens.events());
         lens.look(&intake, world.now(), record, &mut world.local().sheet.borrow_mut());
         let has_ended = intake.end() != End::NotYet;
-        if yields && committed.is_none() && lens.failed() {
-            return Err(Stop::Failed(Failure::new(Phase::Body, Cause::ErrorEvent)));
+        if committed.is_none() && lens.failed() && yields(lens.said()) {
+            return Err(Stop::Failed(Failure::new(Phase::Body, Cause::ErrorEvent(lens.said()))));
         }
         if !has_ended && entitled.streamed(lens.token_events(), world.now()) {
             break Failure::new(Phase::Body, Cause::OverLimit);
@@ -100,7 +103,7 @@ pub(super) async fn relay<W: World>(
             ours = pass_on(world, client, &mut intake, ours, manner, has_ended, record).await?;
         }
         if has_ended {
-            let outcome = if lens.failed() { Relayed::Failed } else { Relayed::Whole };
+            let outcome = if lens.failed() { Relayed::Failed(lens.said()) } else { Relayed::Whole };
             let stray = intake.end() != End::Clean { stray: false };
             #[cfg(test)]
             let stray = stray && !planted::is(Bug::PooledWithStrayBytes);
@@ -160,7 +163,7 @@ pub(super) async fn relay<W: World>(
         ours = pass_on(world, client, &mut intake, ours, manner, is_whole, record).await?;
     }
     if is_whole {
-        return Ok(if lens.failed() { Relayed::Failed } else { Relayed::Whole });
+        return Ok(if lens.failed() { Relayed::Failed(lens.said()) } else { Relayed::Whole });
     }
     let farewell = lens.farewell(&reply::refusal_of(cut, &provider.name));
     #[cfg(test)]

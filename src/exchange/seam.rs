@@ -17,6 +17,7 @@ use crate::{
         waiting::{Expiry, Waiting},
     },
     config::{ProviderPlace, Snapshot, callers::Callers},
+    ledger::logged::Logged,
     policy::{attempts::Failure, health::Outcomes, quota::Quota},
     wire::openai::models::ModelList,
 };
@@ -110,6 +111,9 @@ pub trait World {
 
     /// What this core keeps between exchanges.
     fn local(&self) -> &Local<Self::Wire>;
+
+    /// An exchange has ended; `line` is called only where somebody wants to know. Called once for each, and never waits.
+    fn log(&self, line: impl FnOnce() -> Logged);
 
     /// A fresh connection to a provider of `snapshot`, with TLS where its address says https, before `until`.
     async fn dial(

@@ -30,6 +30,12 @@ pub struct Facts {
     pub draining: bool,
     /// Limited keys that had to share a count.
     pub quota_overflows: u64,
+    /// Lines of the access log, of all cores.
+    pub log_lines_written: u64,
+    pub log_lines_dropped: u64,
+    /// Exchanges that are kept in the state directory.
+    pub log_kept: u64,
+    pub log_kept_dropped: u64,
     pub shards: Vec<ShardFacts>,
 }
 
@@ -120,6 +126,10 @@ pub fn render(book: &Book, facts: &Facts) -> String {
     page.family(names::ACCEPTED).sample(&[], totals.accepted);
     page.family(names::TURNED_AWAY).sample(&[], totals.turned_away);
     page.family(names::QUOTA_OVERFLOWS).sample(&[], facts.quota_overflows);
+    page.family(names::LOG_LINES).sample(&[], facts.log_lines_written);
+    page.family(names::LOG_LINES_DROPPED).sample(&[], facts.log_lines_dropped);
+    page.family(names::LOG_KEPT).sample(&[], facts.log_kept);
+    page.family(names::LOG_KEPT_DROPPED).sample(&[], facts.log_kept_dropped);
     page.family(names::PANICS).sample(&[], totals.panics);
 
     shards(&mut page, &facts.shards);

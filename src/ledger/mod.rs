@@ -7,6 +7,7 @@ pub mod book;
 pub mod counts;
 pub mod distribution;
 pub mod exposition;
+pub mod logged;
 pub mod names;
 pub mod record;
 pub mod sheet;

@@ -95,6 +95,17 @@ pub const QUOTA_OVERFLOWS: Metric = counter(
     "rw_quota_overflows_total",
     "Limited keys that had to share a count, because too many were limited at once.",
 );
+pub const LOG_LINES: Metric = counter("rw_log_lines_total", "Lines written to the access log.");
+pub const LOG_LINES_DROPPED: Metric = counter(
+    "rw_log_lines_dropped_total",
+    "Lines that were not logged: too many waited, or what they go to failed.",
+);
+pub const LOG_KEPT: Metric =
+    counter("rw_log_kept_total", "Exchanges written to the logs in the state directory.");
+pub const LOG_KEPT_DROPPED: Metric = counter(
+    "rw_log_kept_dropped_total",
+    "Exchanges that were to be kept and were not: too many waited, or the store failed.",
+);
 pub const PANICS: Metric =
     counter("rw_task_panics_total", "Tasks that panicked and were caught. Each is a bug.");
 pub const CONNECTIONS: Metric = gauge("rw_connections", "Client connections open now.");

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     base::{
+        glob::Glob,
         ids::Line,
         limits::{COMPLETION_TOKENS_ESTIMATE, PROMPT_TOKENS_ESTIMATE_MAX},
         money::NanoUsd,
@@ -61,6 +62,15 @@ pub struct Admitted<'s, Q: Quota> {
     applied: SmallVec<[(Line, &'s Allowance); 3]>,
 }
 
+/// Who turned out to be there, as far as it came out.
+#[derive(Clone, Copy, Default)]
+pub struct Visitor<'s> {
+    /// The client's address, as far as trusted proxies tell it.
+    pub address: Option<IpAddr>,
+    /// Has shown its token, whether or not it may do what it wants.
+    pub caller: Option<&'s Caller>,
+}
+
 /// What a request wants, once its body has been read.
 #[derive(Clone, Copy)]
 pub struct Want<'a> {
@@ -89,7 +99,8 @@ pub struct Entitled<'a, 's, 'p, Q: Quota> {
     prompt_tokens: u64,
 }
 
-/// May this request be read? `told` becomes what the client is to hear of its limits, whatever the verdict.
+/// May this request be read? `told` becomes what the client is to hear of its limits, and `visitor` who it is, whatever
+/// the verdict.
 ///
 /// # Errors
 /// Why not: 401 or 403 for who asks, 429 for how often, 503 where it cannot be known.
@@ -99,6 +110,7 @@ pub fn admit<'s, Q: Quota>(
     quota: &'s Q,
     knock: Knock<'_>,
     told: &mut RateHeaders,
+    visitor: &mut Visitor<'s>,
 ) -> Result<Admitted<'s, Q>, Refusal> {
     let mut admitted = Admitted {
         caller: None,
@@ -106,7 +118,8 @@ pub fn admit<'s, Q: Quota>(
         spending: Spending::new(quota),
         applied: SmallVec::new(),
     };
-    let verdict = admitted.judge(snapshot, callers, knock);
+    let verdict = admitted.judge(snapshot, callers, knock, visitor);
+    visitor.caller = admitted.caller;
     *told = admitted.spending.told();
     verdict?;
     admitted.spending.count_requests();
@@ -120,6 +133,7 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
         snapshot: &'s Snapshot,
         callers: Option<&'s Callers>,
         knock: Knock<'_>,
+        visitor: &mut Visitor<'_>,
     ) -> Result<(), Refusal> {
         let forwarded = knock.head.fields.iter().filter_map(|field| {
             let is_forwarded = field.name.of(knock.bytes).eq_ignore_ascii_case(b"x-forwarded-for");
@@ -127,6 +141,7 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
         });
         let address = address::client(knock.peer, forwarded, &snapshot.access.trusted_proxies)
             .map_err(|_| Refusal::AddressNotAllowed)?;
+        visitor.address = Some(address);
         if !snapshot.access.list.permits(address) {
             return Err(Refusal::AddressNotAllowed);
         }
@@ -139,8 +154,8 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
         }
         if snapshot.auth.required {
             let caller = authenticate(callers, knock)?;
-            restricted(caller, address, knock.endpoint)?;
             self.caller = Some(caller);
+            restricted(caller, address, knock.endpoint)?;
             let cap = caller.caps.body_bytes_max.and_then(|cap| usize::try_from(cap).ok());
             self.body_bytes_max = self.body_bytes_max.min(cap.unwrap_or(usize::MAX));
         }
@@ -204,7 +219,8 @@ pub fn entitle<'a, 's, 'p, Q: Quota>(
     let nano_usd = cost_of(price, prompt_tokens, answer_tokens);
     let Want { now, unix_ms, stream, .. } = want;
     let demand = Demand { part: Part::All, tokens, nano_usd, stream, now, unix_ms };
-    let verdict = within(snapshot, admitted, want, demand);
+    let route = plan.route.map(|route| &*route.name);
+    let verdict = within(snapshot, admitted, want, route, demand);
     *told = admitted.spending.told();
     verdict?;
     admitted.spending.count_requests();
@@ -259,10 +275,11 @@ fn within<'s, Q: Quota>(
     snapshot: &'s Snapshot,
     admitted: &mut Admitted<'s, Q>,
     want: Want<'_>,
+    route: Option<&str>,
     all: Demand,
 ) -> Result<(), Refusal> {
     if let Some(caller) = admitted.caller {
-        if !may_use(caller, want.model) {
+        if !may_take(caller, want.model, route) {
             return Err(Refusal::ModelNotAllowed { model: want.model.into() });
         }
         capped(caller, want)?;
@@ -341,11 +358,21 @@ pub fn restricted(caller: &Caller, address: IpAddr, endpoint: Option<Endpoint>) 
 }
 
 /// A route is allowed by its own name, everything else by the model's.
-pub fn may_use(caller: &Caller, model: &str) -> bool {
-    let (globs, name) = match model.strip_prefix("dynamic/") {
-        Some(route) => (&caller.routes, route),
-        None => (&caller.models, model),
-    };
+fn may_use(caller: &Caller, model: &str) -> bool {
+    match model.strip_prefix("dynamic/") {
+        Some(route) => is_among(&caller.routes, route),
+        None => is_among(&caller.models, model),
+    }
+}
+
+/// Whether a model that was asked for by this name, and led to this route if it led to one, may be used: a route is the same
+/// under every name.
+pub fn may_take(caller: &Caller, model: &str, route: Option<&str>) -> bool {
+    route.map_or_else(|| may_use(caller, model), |route| is_among(&caller.routes, route))
+}
+
+/// No globs are all names.
+fn is_among(globs: &[Glob], name: &str) -> bool {
     globs.is_empty() || globs.iter().any(|glob| glob.matches(name))
 }
 
@@ -468,7 +495,14 @@ mod tests {
             unix_ms: 1_000,
         };
         let cells = Cells::default();
-        let code = match admit(snapshot, callers, &cells, knock, &mut RateHeaders::default()) {
+        let code = match admit(
+            snapshot,
+            callers,
+            &cells,
+            knock,
+            &mut RateHeaders::default(),
+            &mut Visitor::default(),
+        ) {
             Ok(_) => "",
             Err(refusal) => refusal.class().code,
         };
@@ -529,7 +563,14 @@ mod tests {
                 now: Now(1),
                 unix_ms: 0,
             };
-            let verdict = admit(&snapshot, Some(&callers), &cells, knock, &mut RateHeaders::default());
+            let verdict = admit(
+                &snapshot,
+                Some(&callers),
+                &cells,
+                knock,
+                &mut RateHeaders::default(),
+                &mut Visitor::default(),
+            );
             verdict.map_or_else(|refusal| refusal.class().status, |_| 200)
         };
         assert_eq!(knocked(""), 401);
@@ -551,7 +592,8 @@ mod tests {
         let (peer, bytes, now) = (HOME.into(), head.as_bytes(), Now(1));
         let knock = Knock { peer, head: &parsed, bytes, endpoint: None, now, unix_ms: 0 };
         let told = &mut RateHeaders::default();
-        let mut admitted = admit(&snapshot, Some(&callers), &cells, knock, told).unwrap_or_else(|_| panic!());
+        let mut admitted = admit(&snapshot, Some(&callers), &cells, knock, told, &mut Visitor::default())
+            .unwrap_or_else(|_| panic!());
         let facts = condition::Facts {
             model,
             stream: false,
@@ -583,7 +625,7 @@ mod tests {
 
     #[test]
     fn models_and_caps_are_a_callers_own() {
-        let globs = |caller: &mut Caller| caller.models = ["p/a*"].map(crate::base::glob::Glob::new).into();
+        let globs = |caller: &mut Caller| caller.models = ["p/a*"].map(Glob::new).into();
         assert_eq!(wants(globs, "p/abc", None, None), "");
         assert_eq!(wants(globs, "p/b", None, None), "model_not_allowed");
         let caps = |caller: &mut Caller| {

@@ -49,7 +49,7 @@ pub enum Cause {
     /// Nobody failed: the caller's own limit ended the stream.
     OverLimit,
     /// The first event of a stream is an error, and another target can be asked.
-    ErrorEvent,
+    ErrorEvent(Option<Said>),
     /// What came was not HTTP, or not framed as RFC 9112 wants it; why.
     Malformed(&'static str),
 }

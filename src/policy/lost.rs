@@ -65,7 +65,8 @@ impl Losses {
     /// what the only target said of its own stays exact.
     pub fn end(&self, chance: u64) -> Last {
         let is_alone = self.targets.saturating_add(self.passed_over) == 1;
-        let spread = |ms: u64| if is_alone { ms } else { ms.saturating_add(chance % (ms / 5 + 1)) };
+        let is_said = is_alone && self.last.is_some();
+        let spread = |ms: u64| if is_said { ms } else { ms.saturating_add(chance % (ms / 5 + 1)) };
         let wait_ms = self.soonest_ms.map(spread);
         let Some(last) = self.last else {
             return Last::Refused(Refusal::NoUpstream { retry_after_ms: wait_ms.unwrap_or(1_000) });

@@ -28,6 +28,7 @@ use crate::{
         local::Local,
         seam::{Wire, World},
     },
+    ledger::logged::Logged,
     policy::attempts::Failure,
     wire::openai::models::ModelList,
 };
@@ -252,6 +253,12 @@ impl World for Shard {
 
     fn local(&self) -> &Local<Stream> {
         &self.local
+    }
+
+    fn log(&self, line: impl FnOnce() -> Logged) {
+        if let Some(pipe) = self.log_pipe() {
+            pipe.push(line());
+        }
     }
 
     async fn dial(&self, snapshot: &Snapshot, place: ProviderPlace, until: Now) -> Result<Stream, Failure> {

@@ -496,6 +496,7 @@ fn lone_core(choice: Choice, clock: Clock) -> (Links, Arc<Drain>, Arc<[Inbox]>) 
         outboxes: [Outbox::new()].into(),
         vitals: [Vitals::new(0)].into(),
         inboxes: inboxes.clone(),
+        log_pipes: [].into(),
         connections_max: FULL,
     };
     (links, drain, inboxes)

@@ -29,6 +29,7 @@ use crate::{
         drain::{Drain, Stage},
         handoff::{Door, Inbox},
         health::HealthBoard,
+        logpipe::LogPipe,
         outbox::Outbox,
         quota::QuotaBoard,
         vitals::{self, Vitals},
@@ -65,6 +66,8 @@ pub struct Links {
     pub outboxes: Arc<[Outbox]>,
     pub vitals: Arc<[Vitals]>,
     pub inboxes: Arc<[Inbox]>,
+    /// One for each core, or none: nothing is logged.
+    pub log_pipes: Arc<[LogPipe]>,
     pub connections_max: usize,
 }
 
@@ -132,6 +135,7 @@ pub(super) struct Shard {
     outboxes: Arc<[Outbox]>,
     vitals: Arc<[Vitals]>,
     inboxes: Arc<[Inbox]>,
+    log_pipes: Arc<[LogPipe]>,
     chance: Cell<u64>,
     /// By provider, for the configuration of this generation.
     client_tls: RefCell<(u64, HashMap<u16, Arc<ClientConfig>>)>,
@@ -160,6 +164,7 @@ async fn live(links: Links, backend: Backend) {
         outboxes: links.outboxes,
         vitals: links.vitals,
         inboxes: links.inboxes,
+        log_pipes: links.log_pipes,
         chance: Cell::new(seed | 1),
         client_tls: RefCell::default(),
         connections: Cell::new(0),
@@ -346,6 +351,11 @@ impl Shard {
     /// Counts a connection that was left in another core's inbox.
     pub(super) fn handed_over(&self) {
         self.vitals[self.seat].count_handed_over();
+    }
+
+    /// Where this core leaves a line for each exchange; `None`: nobody reads them.
+    pub(super) fn log_pipe(&self) -> Option<&LogPipe> {
+        self.log_pipes.get(self.seat)
     }
 
     /// What other cores hand to this one.

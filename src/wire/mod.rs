@@ -3,6 +3,7 @@
 pub mod estimate;
 pub mod http1;
 pub mod json;
+pub mod mask;
 pub mod metadata;
 pub mod model_name;
 pub mod multipart;

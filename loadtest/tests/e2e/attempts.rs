@@ -30,6 +30,32 @@ fn a_first_event_that_is_an_error_moves_and_the_last_of_them_is_shown() {
 }
 
 #[test]
+fn a_first_event_moves_only_for_what_moves_an_answer() {
+    let (one, two) = (Provider::start(), Provider::start());
+    let codes = [
+        ("context_length_exceeded", false),
+        ("content_filter", false),
+        ("rate_limit_exceeded", true),
+        ("overloaded_error", true),
+        ("insufficient_quota", true),
+        ("something_else", true),
+    ];
+    let mut tables = provider_table("two", two.address);
+    for (index, (code, _)) in codes.iter().enumerate() {
+        tables += &format!(
+            "[[route]]\nname = \"e{index}\"\nmodel = \"a{index}/e{index},events=1,errorevent,code={code}\"\nfallbacks = [\"two/e{index}x\"]\n"
+        );
+        tables += &provider_table(&format!("a{index}"), one.address);
+    }
+    let gateway = Gateway::with_tables(&one, &tables);
+    for (index, (code, moves)) in codes.iter().enumerate() {
+        let answer = gateway.ask(chat_with(&format!("dynamic/e{index}"), &[], true)).expect(200);
+        assert_eq!(answer.told("attempts"), if *moves { "2" } else { "1" }, "{code}: {}", answer.text());
+        assert_eq!(answer.text().contains(code), !moves, "{code}: {}", answer.text());
+    }
+}
+
+#[test]
 fn nothing_is_tried_again_after_the_first_byte() {
     let (one, two) = (Provider::start(), Provider::start());
     let faults =
@@ -198,6 +224,24 @@ fn another_named_key_is_tried_unless_the_route_names_one() {
 }
 
 #[test]
+fn a_refused_key_closes_its_provider_for_nobody() {
+    let (one, two) = (Provider::start(), Provider::start());
+    let gateway = Gateway::with_tables(&one, &pair(&two, "plain", "instead", ""));
+    // One request that the provider forbids, as any client can send it.
+    assert_eq!(
+        gateway.ask(chat_with("sim/denied,status=403", &[], false)).refusal(502),
+        "upstream_auth_failed"
+    );
+    for _ in 0..3 {
+        let answer = gateway.ask(chat_with("sim/plain", &[], false)).expect(200);
+        assert_eq!(answer.told("attempts"), "1");
+    }
+    let answer = gateway.ask(chat_with("dynamic/r", &[], false)).expect(200);
+    assert_eq!((answer.told("provider"), answer.told("attempts")), ("sim", "1"));
+    assert!(two.seen_as("\"instead\"").is_empty());
+}
+
+#[test]
 fn an_sdk_that_tries_again_gets_one_attempt_and_one_failover() {
     let (one, two) = (Provider::start(), Provider::start());
     let route = |name: &str, first: &str| {
@@ -268,4 +312,18 @@ fn a_client_that_leaves_ends_the_attempts() {
         two.seen_as("\"slow-second,").into_iter().find(|seen| seen.0["outcome"] == "aborted")
     });
     assert_eq!((one.seen_as("\"first,").len(), two.seen_as("\"slow-second,").len()), (1, 1));
+}
+
+#[test]
+fn a_client_that_leaves_before_the_next_attempt_ends_them() {
+    let one = Provider::start();
+    let gateway = Gateway::start(&one);
+    let mut client = gateway.client();
+    client.send(chat_with("sim/waits,503=1", &[], false));
+    until("the first attempt is over", || {
+        one.seen_as("\"waits,").into_iter().find(|seen| seen.0["outcome"] == "played")
+    });
+    drop(client);
+    until("the exchange is in the books", || (gateway.total("rw_requests_total", "") >= 1.0).then_some(()));
+    assert_eq!(one.seen_as("\"waits,").len(), 1, "nobody is there any more to hear of a second");
 }

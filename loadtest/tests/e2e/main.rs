@@ -4,6 +4,7 @@
 //! both end with the test. `RINGWAY_TEST_BACKEND` (`io_uring` unless said otherwise, or `epoll`) is the backend that
 //! every gateway is told to use, and that every shard must then report on `/metrics`.
 
+mod access_log;
 mod admission;
 mod attempts;
 mod balance;
@@ -14,6 +15,7 @@ mod explain;
 mod failover;
 mod graph;
 mod http1;
+mod kept_logs;
 mod lifecycle;
 mod limits;
 mod prices;

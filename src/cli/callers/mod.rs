@@ -179,7 +179,7 @@ fn shown_once(name: &str, made: &Fresh, quiet: bool) -> zeroize::Zeroizing<Strin
 }
 
 /// Where the state is: as was said, or as the configuration says.
-fn directory(state: Option<PathBuf>, config: Option<PathBuf>) -> Result<PathBuf, Trouble> {
+pub(super) fn directory(state: Option<PathBuf>, config: Option<PathBuf>) -> Result<PathBuf, Trouble> {
     if let Some(state) = state {
         return Ok(state);
     }

@@ -195,7 +195,11 @@ pub(super) fn account(
     };
     let want = asked.want(&head, &bytes, body.len(), unix_ms);
     if let Some(caller) = caller {
-        if !admit::may_use(caller, asked.model) {
+        if !admit::may_take(
+            caller,
+            asked.model,
+            plan.as_ref().and_then(|plan| plan.route).map(|route| &*route.name),
+        ) {
             first.refuse(Refusal::ModelNotAllowed { model: asked.model.into() });
         }
         first.note(admit::capped(caller, want).map_err(|refusal| (refusal, None)));

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     chance::Chance,
+    check,
     conn::Conn,
     executor::Executor,
     faults::{Fault, Faults},
@@ -26,6 +27,7 @@ use crate::{
     },
     config::{self, Fake, ProviderPlace, Snapshot, Timeouts, callers::Callers},
     exchange::{local::Local, seam::World},
+    ledger::logged::Logged,
     policy::{
         attempts::{Cause, Failure, Phase},
         health::calm::Calm,
@@ -307,6 +309,10 @@ impl World for Surroundings {
 
     fn local(&self) -> &Local<SimWire> {
         &self.0.local
+    }
+
+    fn log(&self, line: impl FnOnce() -> Logged) {
+        check::observe(line().closed);
     }
 
     async fn dial(&self, snapshot: &Snapshot, place: ProviderPlace, until: Now) -> Result<SimWire, Failure> {

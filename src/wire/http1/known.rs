@@ -33,6 +33,8 @@ known! {
     AltSvc "alt-svc"
     Authorization "authorization"
     CacheControl "cache-control"
+    CollectLog "x-ringway-collect-log"
+    CollectLogAlias "cf-aig-collect-log"
     Connection "connection"
     ContentEncoding "content-encoding"
     ContentLength "content-length"
@@ -98,7 +100,9 @@ impl Known {
             (16, Some(b'c')) => Self::ContentEncoding,
             (16, Some(b'w')) => Self::WwwAuthenticate,
             (17, Some(b't')) => Self::TransferEncoding,
+            (18, Some(b'c')) => Self::CollectLogAlias,
             (19, Some(b'o')) => Self::OpenaiOrganization,
+            (21, Some(b'x')) => Self::CollectLog,
             (25, Some(b's')) => Self::TransportSecurity,
             (27, Some(b'a')) => Self::AllowOrigin,
             (29, Some(b'a')) => Self::ExposeHeaders,

@@ -66,7 +66,7 @@ impl Writer<'_> {
         for index in 0..count {
             for choice in 0..self.asked.n {
                 if self.script.error_event && index == count / 2 {
-                    events.push(error_event());
+                    events.push(error_event(self.script));
                     return events;
                 }
                 let content = match &special {

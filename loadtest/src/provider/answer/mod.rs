@@ -196,9 +196,10 @@ impl Writer<'_> {
     }
 }
 
-fn error_event() -> Event {
+fn error_event(script: &Script) -> Event {
+    let code = script.code.as_deref().unwrap_or("server_error");
     let error = json!({"error": {"message": "the simulated model failed", "type": "server_error", "param": null,
-        "code": "server_error"}});
+        "code": code}});
     Event { name: "", data: error.to_string(), paced: true }
 }
 

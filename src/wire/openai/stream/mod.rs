@@ -15,7 +15,10 @@ use self::{
     chunk::{Chunk, is_shallow},
     needles::{NEEDLES, begins_something},
 };
-use super::endpoint::Endpoint;
+use super::{
+    endpoint::Endpoint,
+    upstream_error::{self, Said},
+};
 use crate::{base::limits::FIRST_TOKEN_LOOKS_MAX, wire::sse::data_of};
 
 /// What to watch for.
@@ -94,6 +97,9 @@ impl Observer {
         let kind = kind.or_else(|| chunk.kind());
         state.note(kind);
         state.failed |= chunk.is_error();
+        if state.failed && state.said.is_none() {
+            state.said = upstream_error::said(json);
+        }
         let mut token = speaks(watch.endpoint, kind);
         let mut choices = 0;
         let mut silent = state.all_finished(watch.choices);
@@ -147,6 +153,11 @@ impl Observer {
     pub fn failed(&self) -> bool {
         self.state.failed
     }
+
+    /// What kind of error it said that it was, if it failed and said so.
+    pub fn said(&self) -> Option<Said> {
+        self.state.said
+    }
 }
 
 /// What is remembered between events.
@@ -158,6 +169,7 @@ struct State {
     looks: u8,
     said_end: bool,
     failed: bool,
+    said: Option<Said>,
     /// What the large event that is going by will mean when it is whole.
     large: Option<End>,
     /// One bit per choice that spoke, and per choice that finished.

@@ -44,6 +44,26 @@ fn check(watch: Watch, payloads: &[&str], expect: &str) {
 }
 
 #[test]
+fn an_error_says_of_which_kind_it_is() {
+    let check = |events: &[&str], expect: Option<Said>| {
+        let mut observer = Observer::new(CHAT);
+        for event in events {
+            observer.event(event.as_bytes());
+        }
+        assert_eq!(observer.said(), expect, "{events:?}");
+    };
+    let error = |code: &str| format!("data: {{\"error\":{{\"message\":\"m\",\"code\":\"{code}\"}}}}\n\n");
+    check(&[&error("context_length_exceeded")], Some(Said::Request));
+    check(&[&error("insufficient_quota"), &error("server_error")], Some(Said::Billing));
+    check(
+        &["event: error\ndata: {\"code\":\"rate_limit_exceeded\",\"message\":\"m\"}\n\n"],
+        Some(Said::RateLimited),
+    );
+    check(&[&error("never_heard_of")], None);
+    check(&["data: {\"choices\":[],\"code\":\"server_error\",\"message\":\"m\"}\n\n"], None);
+}
+
+#[test]
 fn a_chat_ends_with_done_or_framed_after_its_finish_reason() {
     check(CHAT, &[], " open");
     check(CHAT, &[ROLE], ". open");

@@ -1,0 +1,458 @@
+//! One exchange as one line, in three forms. Whatever a client sent, it can neither end a line nor begin a member: what
+//! does not belong into a form is escaped as the form has it, and no form holds a byte that moves a terminal.
+//!
+//! Times are the wall clock's when the exchange ended, in UTC; durations are milliseconds with microseconds behind the point.
+
+use std::{fmt::Display, io::Write, sync::LazyLock};
+
+use crate::{
+    base::{
+        calendar::{date, day},
+        ids::ProviderRoll,
+    },
+    config::LogFormat,
+    control::log_store::Row,
+    ledger::logged::Logged,
+    wire::{
+        mask::{Rules, mask},
+        openai::endpoint::Endpoint,
+    },
+};
+
+/// What a line is made of besides the exchange.
+pub(super) struct Words<'a> {
+    pub(super) core: usize,
+    pub(super) roll: &'a ProviderRoll,
+    pub(super) rules: &'a Rules,
+}
+
+/// For identifiers: their digits are nobody's number.
+static KEYS_ALONE: LazyLock<Rules> = LazyLock::new(Rules::default);
+
+fn masked(rules: &Rules, text: &str) -> String {
+    let masked = String::from_utf8(mask(rules, text.as_bytes()));
+    debug_assert!(masked.is_ok(), "masking text leaves text");
+    masked.unwrap_or_default()
+}
+
+/// Adds the line, and the line feed that ends it, to `text`.
+pub(super) fn line(format: LogFormat, logged: &Logged, words: &Words<'_>, text: &mut Vec<u8>) {
+    match format {
+        LogFormat::Json => {
+            text.push(b'{');
+            members(logged, words, |name, value| json_member(name, value, text));
+            text.push(b'}');
+        }
+        LogFormat::Logfmt => members(logged, words, |name, value| logfmt_member(name, value, text)),
+        LogFormat::Combined => combined(logged, text),
+    }
+    text.push(b'\n');
+}
+
+/// A member's value.
+enum Value<'a> {
+    Absent,
+    Text(&'a str),
+    Number(u64),
+    Flag(bool),
+    Time { unix_ms: u64 },
+    Millis { us: u64 },
+}
+
+impl<'a> From<Option<&'a str>> for Value<'a> {
+    fn from(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Absent, Value::Text)
+    }
+}
+
+impl From<Option<u64>> for Value<'_> {
+    fn from(number: Option<u64>) -> Self {
+        number.map_or(Self::Absent, Value::Number)
+    }
+}
+
+/// Everything a line says, in its order. What is not known is said to be absent.
+fn members(logged: &Logged, words: &Words<'_>, mut say: impl FnMut(&str, Value<'_>)) {
+    let record = &logged.closed;
+    let caller = logged.caller.as_ref();
+    // What clients write as they like. A key ends up there sooner than one thinks.
+    let id = masked(&KEYS_ALONE, &logged.request_id);
+    let asked = masked(words.rules, record.model_asked.as_str());
+    let used = masked(words.rules, record.model_used.as_str());
+    let address = logged.address.to_canonical().to_string();
+    let provider = record.provider.map(|id| words.roll.name(id).unwrap_or("unknown"));
+    say("time", Value::Time { unix_ms: logged.ended_unix_ms });
+    say("request_id", known(&id));
+    say("caller_id", caller.map(|caller| caller.id.as_str()).into());
+    say("caller", caller.map(|caller| &*caller.name).into());
+    say("address", Value::Text(&address));
+    say("method", logged.method.and_then(|method| method.token()).into());
+    say("operation", Value::Text(record.operation));
+    say("model_asked", known(&asked));
+    say("model_used", known(&used));
+    say("provider", provider.into());
+    say("status", Some(u64::from(record.status)).filter(|status| *status > 0).into());
+    say("outcome", Value::Text(record.outcome().name()));
+    say("refusal", record.refusal.into());
+    say("attempts", Value::Number(record.attempts.into()));
+    say("stream", Value::Flag(record.stream));
+    say("prompt_tokens", record.tokens.prompt.into());
+    say("completion_tokens", record.tokens.completion.into());
+    say("cached_tokens", record.tokens.cached.into());
+    say("reasoning_tokens", record.tokens.reasoning.into());
+    say("bytes_in", Value::Number(record.bytes_in));
+    say("bytes_out", Value::Number(record.bytes_out));
+    say("duration_ms", Value::Millis { us: record.duration_us() });
+    say("overhead_ms", Value::Millis { us: record.overhead_us() });
+    say("upstream_ms", Value::Millis { us: record.upstream_us() });
+    say("ttft_ms", record.first_token_us().map_or(Value::Absent, |us| Value::Millis { us }));
+    say("core", Value::Number(words.core as u64));
+}
+
+/// The exchange as it is kept: the line as JSON, and what it is found by.
+pub(super) fn row(logged: &Logged, words: &Words<'_>) -> Row {
+    let record = &logged.closed;
+    let mut text = Vec::new();
+    line(LogFormat::Json, logged, words, &mut text);
+    text.pop();
+    let caller = logged.caller.as_ref();
+    Row {
+        ended_unix_ms: logged.ended_unix_ms,
+        request_id: masked(&KEYS_ALONE, &logged.request_id),
+        caller_id: caller.map(|caller| caller.id.to_string()).unwrap_or_default(),
+        caller: caller.map(|caller| caller.name.to_string()).unwrap_or_default(),
+        model: masked(words.rules, record.model_asked.as_str()),
+        provider: record.provider.and_then(|id| words.roll.name(id)).unwrap_or_default().to_owned(),
+        status: record.status,
+        line: String::from_utf8(text).unwrap_or_default(),
+    }
+}
+
+/// Empty is what was never known.
+fn known(text: &str) -> Value<'_> {
+    if text.is_empty() { Value::Absent } else { Value::Text(text) }
+}
+
+/// Every member stands in every object: a reader that loads them into a table meets one set of columns.
+fn json_member(name: &str, value: Value<'_>, text: &mut Vec<u8>) {
+    if text.last() != Some(&b'{') {
+        text.push(b',');
+    }
+    put(text, format_args!("\"{name}\":"));
+    match value {
+        Value::Absent => put(text, "null"),
+        Value::Text(value) => quoted(value, text),
+        Value::Time { unix_ms } => put(text, format_args!("\"{}\"", Rfc3339(unix_ms))),
+        plain => bare(plain, text),
+    }
+}
+
+/// What is absent is left out, as the format's readers have it.
+fn logfmt_member(name: &str, value: Value<'_>, text: &mut Vec<u8>) {
+    if matches!(value, Value::Absent) {
+        return;
+    }
+    if text.last().is_some_and(|last| *last != b'\n') {
+        text.push(b' ');
+    }
+    put(text, format_args!("{name}="));
+    let is_plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '+');
+    match value {
+        Value::Text(value) if value.is_empty() || !value.chars().all(is_plain) => quoted(value, text),
+        plain => bare(plain, text),
+    }
+}
+
+fn bare(value: Value<'_>, text: &mut Vec<u8>) {
+    match value {
+        Value::Absent => {}
+        Value::Text(value) => put(text, value),
+        Value::Number(number) => put(text, number),
+        Value::Flag(flag) => put(text, flag),
+        Value::Time { unix_ms } => put(text, Rfc3339(unix_ms)),
+        Value::Millis { us } => put(text, format_args!("{}.{:03}", us / 1_000, us % 1_000)),
+    }
+}
+
+/// A JSON string, which is also what logfmt's readers expect between quotes.
+fn quoted(value: &str, text: &mut Vec<u8>) {
+    text.push(b'"');
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => put(text, format_args!("\\{c}")),
+            c if is_unfit(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    put(text, format_args!("\\u{unit:04x}"));
+                }
+            }
+            c => put(text, c),
+        }
+    }
+    text.push(b'"');
+}
+
+/// Controls, and what ends a line for some readers or turns the direction of text.
+fn is_unfit(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// `host ident user [time] "request" status bytes "referer" "agent"`: what is not known is `-`, and a status that was
+/// never sent is `000`. The path is that of the
+/// operation, not what the client wrote.
+fn combined(logged: &Logged, text: &mut Vec<u8>) {
+    let record = &logged.closed;
+    put(text, format_args!("{} - ", logged.address.to_canonical()));
+    match &logged.caller {
+        Some(caller) => word(&caller.name, text),
+        None => text.push(b'-'),
+    }
+    put(text, format_args!(" [{}] \"", ApacheTime(logged.ended_unix_ms)));
+    let method = logged.method.map(|method| method.token().unwrap_or("OTHER"));
+    match method {
+        Some(method) => {
+            let version = if logged.http10 { "1.0" } else { "1.1" };
+            let endpoint = Endpoint::ALL.into_iter().find(|it| it.operation() == record.operation);
+            match endpoint.map(Endpoint::path) {
+                Some(path) => put(text, format_args!("{method} /v1{path} HTTP/{version}")),
+                None => put(text, format_args!("{method} - HTTP/{version}")),
+            }
+        }
+        None => text.push(b'-'),
+    }
+    put(text, format_args!("\" {:03} ", record.status));
+    if record.bytes_out == 0 {
+        text.push(b'-');
+    } else {
+        put(text, record.bytes_out);
+    }
+    put(text, " \"-\" \"-\"");
+}
+
+/// As Apache writes what is not plain ASCII: byte by byte. A space would begin the next field.
+fn word(value: &str, text: &mut Vec<u8>) {
+    for byte in value.bytes() {
+        if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'[' | b']') {
+            text.push(byte);
+        } else {
+            put(text, format_args!("\\x{byte:02x}"));
+        }
+    }
+    if value.is_empty() {
+        text.push(b'-');
+    }
+}
+
+fn put(text: &mut Vec<u8>, value: impl Display) {
+    let written = write!(text, "{value}");
+    debug_assert!(written.is_ok(), "memory takes whatever is written");
+}
+
+/// `2026-11-22T14:27:52.123Z`
+struct Rfc3339(u64);
+
+impl Display for Rfc3339 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (year, month, day) = date(day(self.0));
+        let (hour, minute, second, ms) = clock(self.0);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    }
+}
+
+/// `22/Nov/2026:14:27:52 +0000`
+struct ApacheTime(u64);
+
+impl Display for ApacheTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let (year, month, day) = date(day(self.0));
+        let (hour, minute, second, _) = clock(self.0);
+        let month = MONTHS.get(month as usize - 1).copied().unwrap_or("---");
+        write!(f, "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
+    }
+}
+
+/// Hour, minute, second and millisecond of a day.
+fn clock(unix_ms: u64) -> (u64, u64, u64, u64) {
+    let seconds = unix_ms / 1_000;
+    (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60, unix_ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value as Json;
+
+    use super::*;
+    use crate::{
+        base::{ids::ProviderId, now::Now},
+        bridge::logpipe::tests::numbered,
+        ledger::{
+            logged::CallerTag,
+            record::{Deadline, Outcome, Party, Record, Tokens},
+            sheet::Sheet,
+        },
+        wire::{http1::head::Method, token::TokenId},
+    };
+
+    const ENDED: u64 = 1_795_357_672_123;
+
+    fn roll() -> ProviderRoll {
+        let mut roll = ProviderRoll::default();
+        roll.enrol("openai");
+        roll
+    }
+
+    /// A stream that went well, with everything that can be known.
+    fn whole() -> Logged {
+        let mut record = Record::new("chat", Now(1_000_000));
+        record.status = 200;
+        record.stream = true;
+        record.provider = Some(ProviderId(0));
+        record.model_asked = "openai/gpt-4o".into();
+        record.model_used = "gpt-4o".into();
+        record.attempts = 2;
+        record.phases.first_token = Some(Now(420_500_000));
+        record.waited(Party::Upstream, Now(1_100_000), Now(1_900_900_000));
+        record.tokens = Tokens {
+            prompt: Some(1_200),
+            completion: Some(34),
+            cached: Some(1_024),
+            reasoning: Some(0),
+            ..Tokens::default()
+        };
+        (record.bytes_in, record.bytes_out) = (4_321, 98_765);
+        Logged {
+            closed: record.close(Now(1_901_250_000), Outcome::Completed, &mut Sheet::default()),
+            ended_unix_ms: ENDED,
+            request_id: "0193-abc_D".into(),
+            caller: Some(CallerTag {
+                id: TokenId::parse("abcdefghij234567").expect("an id"),
+                name: "Frontend".into(),
+            }),
+            address: "::ffff:192.0.2.7".parse().expect("an address"),
+            method: Some(Method::Post),
+            http10: false,
+            collect: None,
+        }
+    }
+
+    /// One that never got as far as a head.
+    fn nothing() -> Logged {
+        let record = Record::new("none", Now(0));
+        let outcome = Outcome::TimedOut(Deadline::Head);
+        let closed = record.close(Now(10_000_000_000), outcome, &mut Sheet::default());
+        Logged { closed, ended_unix_ms: 951_782_400_007, ..numbered(0) }
+    }
+
+    /// One of a client that means ill: no name here comes past the parser, but the log does not rely on it.
+    fn hostile() -> Logged {
+        let ill = "a\"b\\c\nd\r\u{1b}[2J\u{2028}\u{202e}\u{85}é\u{1f600} =x";
+        let mut record = Record::new("chat", Now(0));
+        record.model_asked = ill.into();
+        record.refusal = Some("model_not_found");
+        record.status = 404;
+        let closed = record.close(Now(1_000), Outcome::Refused, &mut Sheet::default());
+        let mut logged = Logged { closed, request_id: ill.into(), ..whole() };
+        logged.caller.as_mut().expect("there is one").name = ill.into();
+        logged
+    }
+
+    fn rendered(format: LogFormat, logged: &Logged) -> String {
+        let mut text = Vec::new();
+        let rules = Rules { email: true, ..Rules::default() };
+        line(format, logged, &Words { core: 3, roll: &roll(), rules: &rules }, &mut text);
+        String::from_utf8(text).expect("text")
+    }
+
+    #[track_caller]
+    fn check(format: LogFormat, logged: &Logged, expect: &str) {
+        assert_eq!(rendered(format, logged), format!("{expect}\n"));
+    }
+
+    #[test]
+    fn json_has_every_member_in_every_line() {
+        check(
+            LogFormat::Json,
+            &whole(),
+            r#"{"time":"2026-11-22T14:27:52.123Z","request_id":"0193-abc_D","caller_id":"abcdefghij234567","caller":"Frontend","address":"192.0.2.7","method":"POST","operation":"chat","model_asked":"openai/gpt-4o","model_used":"gpt-4o","provider":"openai","status":200,"outcome":"completed","refusal":null,"attempts":2,"stream":true,"prompt_tokens":1200,"completion_tokens":34,"cached_tokens":1024,"reasoning_tokens":0,"bytes_in":4321,"bytes_out":98765,"duration_ms":1900.250,"overhead_ms":0.450,"upstream_ms":1899.800,"ttft_ms":419.500,"core":3}"#,
+        );
+        check(
+            LogFormat::Json,
+            &nothing(),
+            r#"{"time":"2000-02-29T00:00:00.007Z","request_id":null,"caller_id":null,"caller":null,"address":"127.0.0.1","method":null,"operation":"none","model_asked":null,"model_used":null,"provider":null,"status":null,"outcome":"timed_out_head","refusal":null,"attempts":0,"stream":false,"prompt_tokens":null,"completion_tokens":null,"cached_tokens":null,"reasoning_tokens":null,"bytes_in":0,"bytes_out":0,"duration_ms":10000.000,"overhead_ms":10000.000,"upstream_ms":0.000,"ttft_ms":null,"core":3}"#,
+        );
+    }
+
+    #[test]
+    fn logfmt_leaves_out_what_is_not_known() {
+        check(
+            LogFormat::Logfmt,
+            &whole(),
+            "time=2026-11-22T14:27:52.123Z request_id=0193-abc_D caller_id=abcdefghij234567 caller=Frontend \
+             address=192.0.2.7 method=POST operation=chat model_asked=openai/gpt-4o model_used=gpt-4o \
+             provider=openai status=200 outcome=completed attempts=2 stream=true prompt_tokens=1200 \
+             completion_tokens=34 cached_tokens=1024 reasoning_tokens=0 bytes_in=4321 bytes_out=98765 \
+             duration_ms=1900.250 overhead_ms=0.450 upstream_ms=1899.800 ttft_ms=419.500 core=3",
+        );
+        check(
+            LogFormat::Logfmt,
+            &nothing(),
+            "time=2000-02-29T00:00:00.007Z address=127.0.0.1 operation=none outcome=timed_out_head attempts=0 \
+             stream=false bytes_in=0 bytes_out=0 duration_ms=10000.000 overhead_ms=10000.000 upstream_ms=0.000 core=3",
+        );
+    }
+
+    #[test]
+    fn combined_is_what_apache_writes() {
+        check(
+            LogFormat::Combined,
+            &whole(),
+            r#"192.0.2.7 - Frontend [22/Nov/2026:14:27:52 +0000] "POST /v1/chat/completions HTTP/1.1" 200 98765 "-" "-""#,
+        );
+        check(
+            LogFormat::Combined,
+            &nothing(),
+            r#"127.0.0.1 - - [29/Feb/2000:00:00:00 +0000] "-" 000 - "-" "-""#,
+        );
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_is_not_shown() {
+        let mut record = Record::new("chat", Now(0));
+        record.model_asked = "openai/sk-proj-0123456789".into();
+        record.model_used = "me@example.com".into();
+        let closed = record.close(Now(1), Outcome::Refused, &mut Sheet::default());
+        let text =
+            rendered(LogFormat::Json, &Logged { closed, request_id: "sk-proj-0123456789".into(), ..whole() });
+        let json: Json = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(json["request_id"], "[key]");
+        assert_eq!((&json["model_asked"], &json["model_used"]), (&"openai/[key]".into(), &"[email]".into()));
+    }
+
+    #[test]
+    fn nothing_a_client_sends_breaks_a_line() {
+        let logged = hostile();
+        for format in [LogFormat::Json, LogFormat::Logfmt, LogFormat::Combined] {
+            let text = rendered(format, &logged);
+            let line = text.strip_suffix('\n').expect("a line");
+            assert!(!line.chars().any(is_unfit), "{line:?}");
+        }
+        let json: Json = serde_json::from_str(&rendered(LogFormat::Json, &logged)).expect("JSON");
+        let ill = logged.closed.model_asked.as_str();
+        assert_eq!((json["model_asked"].as_str(), json["request_id"].as_str()), (Some(ill), Some(ill)));
+        assert_eq!(json.as_object().map(serde_json::Map::len), Some(26));
+        let logfmt = rendered(LogFormat::Logfmt, &logged);
+        assert!(
+            logfmt.contains(r#" model_asked="a\"b\\c\u000ad\u000d\u001b[2J\u2028\u202e\u0085é😀 =x" "#),
+            "{logfmt}"
+        );
+        let combined = rendered(LogFormat::Combined, &logged);
+        assert!(
+            combined.contains(r" - a\x22b\x5cc\x0ad\x0d\x1b\x5b2J\xe2\x80\xa8")
+                && combined.split(' ').count() == 12,
+            "{combined}"
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! Tokens and keys by their shape: a prefix that their issuer gives them, and enough behind it. What follows belongs to
+//! the key, however long it is.
+
+use super::Find;
+
+const LABEL: &str = "[key]";
+
+/// Prefix, and the fewest bytes behind it that make a key.
+const SHAPES: &[(&str, usize)] = &[
+    ("rw_", 16),         // our own
+    ("sk-", 8),          // OpenAI, Anthropic, OpenRouter, DeepSeek, Alibaba and many more
+    ("sk_", 16),         // ElevenLabs, Stripe
+    ("rk_", 16),         // Stripe
+    ("gsk_", 16),        // Groq
+    ("csk-", 16),        // Cerebras
+    ("xai-", 16),        // xAI
+    ("AIza", 24),        // Google
+    ("ya29.", 16),       // Google, OAuth
+    ("hf_", 16),         // Hugging Face
+    ("pplx-", 16),       // Perplexity
+    ("r8_", 16),         // Replicate
+    ("fw_", 16),         // Fireworks
+    ("tgp_v1_", 16),     // Together
+    ("nvapi-", 16),      // NVIDIA
+    ("bce-v3/", 16),     // Baidu
+    ("LTAI", 12),        // Alibaba Cloud
+    ("AKIA", 12),        // Amazon
+    ("ASIA", 12),        // Amazon
+    ("AKID", 16),        // Tencent Cloud
+    ("ghp_", 16),        // GitHub
+    ("gho_", 16),        // GitHub
+    ("ghu_", 16),        // GitHub
+    ("ghs_", 16),        // GitHub
+    ("ghr_", 16),        // GitHub
+    ("github_pat_", 16), // GitHub
+    ("glpat-", 16),      // GitLab
+    ("xoxb-", 10),       // Slack
+    ("xoxp-", 10),       // Slack
+    ("eyJ", 20),         // a JSON Web Token
+];
+
+/// The most bytes that tell a key.
+pub(super) const SHORTEST_KEY_BYTES_MAX: usize = 32;
+const _: () = {
+    let mut index = 0;
+    while index < SHAPES.len() {
+        assert!(SHAPES[index].0.len() + SHAPES[index].1 <= SHORTEST_KEY_BYTES_MAX);
+        index += 1;
+    }
+};
+/// Spaces between `Bearer` and its token.
+const SPACES_MAX: usize = 4;
+/// Fewest bytes of a bearer token.
+const TOKEN_BYTES_MIN: usize = 8;
+const _: () = assert!("bearer".len() + SPACES_MAX + TOKEN_BYTES_MIN <= SHORTEST_KEY_BYTES_MAX);
+
+/// A key or token that begins here. `rest` begins a word.
+pub(super) fn find(rest: &[u8]) -> Option<Find> {
+    // Nearly every place is none: told by its first byte.
+    if !matches!(
+        rest.first()?,
+        b'r' | b's'
+            | b'g'
+            | b'c'
+            | b'x'
+            | b'A'
+            | b'y'
+            | b'h'
+            | b'p'
+            | b'f'
+            | b't'
+            | b'n'
+            | b'b'
+            | b'B'
+            | b'L'
+            | b'e'
+    ) {
+        return None;
+    }
+    bearer(rest).or_else(|| {
+        SHAPES.iter().find_map(|(prefix, least)| {
+            let behind = rest.strip_prefix(prefix.as_bytes())?.get(..*least)?;
+            let is_key = behind.iter().all(|byte| is_token(*byte));
+            is_key.then_some(Find {
+                bytes: prefix.len() + least,
+                shown: 0,
+                label: LABEL,
+                tail: Some(is_token),
+            })
+        })
+    })
+}
+
+/// `Bearer` and what follows it, of which the word stays.
+fn bearer(rest: &[u8]) -> Option<Find> {
+    let word = rest.get(..6)?;
+    if !word.eq_ignore_ascii_case(b"bearer") {
+        return None;
+    }
+    let behind = &rest[6..];
+    let spaces = behind.iter().take_while(|byte| **byte == b' ').count();
+    let token = behind.get(spaces..spaces + TOKEN_BYTES_MIN)?;
+    let is_one = (1..=SPACES_MAX).contains(&spaces) && token.iter().all(|byte| is_token(*byte));
+    is_one.then_some(Find {
+        bytes: 6 + spaces + TOKEN_BYTES_MIN,
+        shown: 6 + spaces,
+        label: LABEL,
+        tail: Some(is_token),
+    })
+}
+
+/// What RFC 6750 calls a token, and all keys that are known are of.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'+' | b'/' | b'=')
+}

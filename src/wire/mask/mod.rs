@@ -1,0 +1,213 @@
+//! What a log may show of a text: keys and tokens never, addresses, numbers and names of people as the operator chooses. For
+//! copies that are kept; what is sent on is never touched.
+//!
+//! Whether something is masked at a place is decided by the [`WINDOW`] of bytes from there on and the few before it, and by
+//! nothing else. So it does not matter how a text is cut: what is not yet decided is held back, and no more than that.
+
+mod keys;
+mod patterns;
+mod personal;
+
+pub use patterns::{BadPattern, Patterns};
+
+use crate::base::limits::{MASK_MATCH_BYTES_MAX, READ_BYTES};
+
+/// What to mask besides keys and tokens, which are masked always.
+#[derive(Debug, Default)]
+pub struct Rules {
+    pub email: bool,
+    pub phone: bool,
+    /// Numbers of 13 to 19 digits whose check digit (Luhn) is right.
+    pub card: bool,
+    /// China's resident identity numbers with the right check digit, and social security numbers of the US.
+    pub national_id: bool,
+    /// IPv4 and IPv6.
+    pub ip: bool,
+    pub patterns: Patterns,
+}
+
+/// The bytes that a decision looks at: the longest thing that is told by its end, and one byte behind it.
+const WINDOW: usize = 320;
+const _: () = assert!(personal::EMAIL_BYTES_MAX < WINDOW && personal::NUMBER_BYTES_MAX < WINDOW);
+const _: () = assert!(keys::SHORTEST_KEY_BYTES_MAX < WINDOW && MASK_MATCH_BYTES_MAX + 4 <= WINDOW);
+/// The bytes before a place that a decision may look at.
+const CONTEXT: usize = 8;
+
+/// Something to be masked at a place.
+#[derive(Clone, Copy, Debug)]
+struct Find {
+    bytes: usize,
+    /// How many of them are shown nevertheless.
+    shown: usize,
+    label: &'static str,
+    /// What belongs to it as well, however long it goes on.
+    tail: Option<fn(u8) -> bool>,
+}
+
+impl Find {
+    fn whole(bytes: usize, label: &'static str) -> Self {
+        Self { bytes, shown: 0, label, tail: None }
+    }
+}
+
+/// Masks one text that comes in pieces.
+pub struct Masker<'r> {
+    rules: &'r Rules,
+    // text[..at] is decided and kept as context, text[at..] is not decided yet
+    text: Vec<u8>,
+    at: usize,
+    /// Inside something whose end has not come.
+    tail: Option<fn(u8) -> bool>,
+}
+
+impl<'r> Masker<'r> {
+    pub fn new(rules: &'r Rules) -> Self {
+        Self { rules, text: Vec::new(), at: 0, tail: None }
+    }
+
+    /// Takes the next piece, and adds to `out` what is decided by now.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        // Read by read, so that what is held is small however much comes.
+        for piece in bytes.chunks(READ_BYTES) {
+            self.text.extend_from_slice(piece);
+            self.decide(WINDOW, out);
+            let gone = self.at.saturating_sub(CONTEXT);
+            self.text.drain(..gone);
+            self.at -= gone;
+        }
+    }
+
+    /// The text is whole: adds the rest to `out`.
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        self.decide(1, out);
+    }
+
+    /// Decides every place that has `needed` bytes.
+    fn decide(&mut self, needed: usize, out: &mut Vec<u8>) {
+        let Self { rules, text, at, tail } = self;
+        let mut patterns = rules.patterns.search();
+        while text.len() - *at >= needed {
+            if let Some(belongs) = *tail {
+                if text.get(*at).is_some_and(|byte| belongs(*byte)) {
+                    *at += 1;
+                    continue;
+                }
+                *tail = None;
+            }
+            match rules.find(text, *at).or_else(|| patterns.find(text, *at)) {
+                Some(find) => {
+                    out.extend_from_slice(&text[*at..*at + find.shown]);
+                    out.extend_from_slice(find.label.as_bytes());
+                    *at += find.bytes;
+                    *tail = find.tail;
+                }
+                None => {
+                    out.push(text[*at]);
+                    *at += 1;
+                }
+            }
+        }
+    }
+}
+
+/// A whole text at once.
+pub fn mask(rules: &Rules, text: &[u8]) -> Vec<u8> {
+    let (mut masker, mut out) = (Masker::new(rules), Vec::with_capacity(text.len()));
+    masker.push(text, &mut out);
+    masker.finish(&mut out);
+    out
+}
+
+impl Rules {
+    /// What is to be masked at this place, if anything begins there.
+    fn find(&self, text: &[u8], at: usize) -> Option<Find> {
+        let (before, rest) = text.split_at(at);
+        let rest = &rest[..rest.len().min(WINDOW)];
+        let first = *rest.first()?;
+        let begins = begins_word(before);
+        if begins && let Some(find) = keys::find(rest) {
+            return Some(find);
+        }
+        let begins_number = first.is_ascii_digit() || matches!(first, b'+' | b'(');
+        if begins && begins_number {
+            if self.national_id
+                && let Some(bytes) = personal::national_id(rest)
+            {
+                return Some(Find::whole(bytes, "[id]"));
+            }
+            if self.card
+                && let Some(bytes) = personal::card(rest)
+            {
+                return Some(Find::whole(bytes, "[card]"));
+            }
+        }
+        let begins_address = first.is_ascii_hexdigit() || first == b':';
+        if self.ip
+            && begins
+            && begins_address
+            && let Some(bytes) = personal::ip(before, rest)
+        {
+            return Some(Find::whole(bytes, "[ip]"));
+        }
+        if self.phone
+            && begins
+            && begins_number
+            && let Some(bytes) = personal::phone(before, rest)
+        {
+            return Some(Find::whole(bytes, "[phone]"));
+        }
+        if self.email && personal::is_local(first) && !in_escape(before) {
+            return personal::email(rest).map(|bytes| Find::whole(bytes, "[email]"));
+        }
+        None
+    }
+}
+
+/// Whether what comes next begins a word: behind anything but a letter, a digit or `_`, or behind a JSON escape.
+fn begins_word(before: &[u8]) -> bool {
+    if in_escape(before) {
+        return false;
+    }
+    match before {
+        [.., b'\\', b'n' | b'r' | b't' | b'b' | b'f'] | [.., b'\\', b'u', _, _, _, _] => true,
+        [.., last] => !(last.is_ascii_alphanumeric() || *last == b'_'),
+        [] => true,
+    }
+}
+
+/// Whether what comes next is part of a JSON escape: masking it would leave half of one.
+fn in_escape(before: &[u8]) -> bool {
+    matches!(
+        before,
+        [.., b'\\']
+            | [.., b'\\', b'u']
+            | [.., b'\\', b'u', _]
+            | [.., b'\\', b'u', _, _]
+            | [.., b'\\', b'u', _, _, _]
+    )
+}
+
+/// The fuzz target: however a text is cut, the same is masked, and text stays text.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzz_mask(data: &[u8]) {
+    let rules = Rules {
+        email: true,
+        phone: true,
+        card: true,
+        national_id: true,
+        ip: true,
+        patterns: Patterns::new(&["(?i)proj-[0-9]+", r"\bsecret\b", "x+$"]).expect("they are good"),
+    };
+    let whole = mask(&rules, data);
+    for size in [1, 7, WINDOW] {
+        let (mut masker, mut out) = (Masker::new(&rules), Vec::new());
+        data.chunks(size).for_each(|piece| masker.push(piece, &mut out));
+        assert!(masker.text.len() < WINDOW + CONTEXT, "no more is held back than must be");
+        masker.finish(&mut out);
+        assert_eq!(out, whole);
+    }
+    assert!(std::str::from_utf8(data).is_err() || std::str::from_utf8(&whole).is_ok());
+}
+
+#[cfg(test)]
+mod tests;
