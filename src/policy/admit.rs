@@ -97,6 +97,8 @@ pub struct Entitled<'a, 's, 'p, Q: Quota> {
     /// Of the target that is asked.
     price: Option<&'p Price>,
     prompt_tokens: u64,
+    /// How much of what was taken is the request's own, and not an attempt's.
+    own: usize,
 }
 
 /// May this request be read? `told` becomes what the client is to hear of its limits, and `visitor` who it is, whatever
@@ -224,7 +226,8 @@ pub fn entitle<'a, 's, 'p, Q: Quota>(
     *told = admitted.spending.told();
     verdict?;
     admitted.spending.count_requests();
-    Ok(Entitled { admitted, plan, demand, price, prompt_tokens })
+    let own = admitted.spending.mark();
+    Ok(Entitled { admitted, plan, demand, price, prompt_tokens, own })
 }
 
 impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
@@ -233,11 +236,13 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
         &self.plan
     }
 
-    /// May this target be asked once more? Its provider's limits are everyone's together, and count each attempt.
+    /// May this target be asked once more? Its provider's limits are everyone's together, and count each attempt; what the
+    /// attempt before held of them is given back first.
     pub fn attempt(&mut self, planned: &Planned<'p>, now: Now) -> Result<(), Refusal> {
         self.price = planned.provider.prices.of(&planned.model);
-        let Some(numbered) = &planned.provider.allowance else { return Ok(()) };
         let spending = &mut self.admitted.spending;
+        spending.give_back(self.own);
+        let Some(numbered) = &planned.provider.allowance else { return Ok(()) };
         spending.take(numbered.line, &numbered.allowance, Demand { now, ..self.demand })?;
         spending.count_requests();
         Ok(())
@@ -621,6 +626,49 @@ mod tests {
             Ok(_) => String::new(),
             Err(refusal) => refusal.class().code.to_owned(),
         }
+    }
+
+    #[test]
+    fn a_second_attempt_does_not_meet_the_first_at_the_providers_limits() {
+        let limits = "[[limit]]\nby = \"provider\"\nconcurrent_requests = 1\ntokens_per_day = 100000\n";
+        let snapshot = snapshot(limits);
+        let cells = Cells::default();
+        let head = "POST / HTTP/1.1\r\nhost: g\r\n\r\n";
+        let parsed = parse_request(head.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
+        let (peer, bytes, now, endpoint) = (HOME.into(), head.as_bytes(), Now(1), Endpoint::ChatCompletions);
+        let knock = Knock { peer, head: &parsed, bytes, endpoint: Some(endpoint), now, unix_ms: 0 };
+        let told = &mut RateHeaders::default();
+        let mut admitted =
+            admit(&snapshot, None, &cells, knock, told, &mut Visitor::default()).unwrap_or_else(|_| panic!());
+        let facts = condition::Facts {
+            model: "p/a",
+            stream: false,
+            user: None,
+            caller: None,
+            tags: &[],
+            header: &|_| None,
+            metadata: condition::Told::Raw(None),
+        };
+        let plan = plan::plan(&snapshot, &facts, 0, &Calm::default(), now).expect("a plan");
+        let target = plan.targets[0].clone();
+        let want = Want {
+            endpoint,
+            model: "p/a",
+            stream: false,
+            n: None,
+            max_tokens: Some(100),
+            prompt_tokens: 10,
+            head: &parsed,
+            bytes,
+            now,
+            unix_ms: 0,
+        };
+        let mut entitled = entitle(&snapshot, &mut admitted, plan, want, told).unwrap_or_else(|_| panic!());
+        for _ in 0..3 {
+            assert!(entitled.attempt(&target, now).is_ok());
+        }
+        drop(admitted);
+        assert!(cells.is_quiet());
     }
 
     #[test]

@@ -224,6 +224,34 @@ impl<'q, Q: Quota> Spending<'q, Q> {
     pub fn forfeit(&mut self) {
         self.taken.retain(|taken| !matches!(taken, Taken::Tokens { .. } | Taken::Budget { .. }));
     }
+
+    /// How much has been taken so far: where [`Spending::give_back`] may come back to.
+    pub fn mark(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Gives back what was taken since `mark` and is not counted for good.
+    pub fn give_back(&mut self, mark: usize) {
+        for taken in self.taken.iter().skip(mark) {
+            match taken {
+                Taken::Request { line, measure, rate } => {
+                    self.quota.settle(*line, *measure, *rate, 1, 0, self.last);
+                }
+                Taken::Place { line, measure } => self.quota.leave(*line, *measure),
+                Taken::Tokens { .. } | Taken::Budget { .. } => {
+                    settle(self.quota, taken, 0, NanoUsd(0), self.last);
+                }
+                Taken::Held(_) => {}
+            }
+        }
+        // Last: nothing may be counted in a line that has been let go.
+        for taken in self.taken.iter().skip(mark) {
+            if let Taken::Held(line) = taken {
+                self.quota.let_go(*line);
+            }
+        }
+        self.taken.truncate(mark);
+    }
 }
 
 /// When somebody leaves is not known; a second is what most streams last at least.
@@ -237,24 +265,7 @@ impl Demand {
 
 impl<Q: Quota> Drop for Spending<'_, Q> {
     fn drop(&mut self) {
-        for taken in &mut self.taken {
-            match taken {
-                Taken::Request { line, measure, rate } => {
-                    self.quota.settle(*line, *measure, *rate, 1, 0, self.last);
-                }
-                Taken::Place { line, measure } => self.quota.leave(*line, *measure),
-                Taken::Tokens { .. } | Taken::Budget { .. } => {
-                    settle(self.quota, taken, 0, NanoUsd(0), self.last);
-                }
-                Taken::Held(_) => {}
-            }
-        }
-        // Last: nothing may be counted in a line that has been let go.
-        for taken in &self.taken {
-            if let Taken::Held(line) = taken {
-                self.quota.let_go(*line);
-            }
-        }
+        self.give_back(0);
     }
 }
 
