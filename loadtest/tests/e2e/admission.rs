@@ -1,5 +1,7 @@
 //! Who may call, from where, how much: decided before a byte of body, the same on every endpoint.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::support::{Answer, Gateway, Provider, Setup, State, chat_body, clock, model, until};
@@ -171,6 +173,24 @@ fn callers_come_and_go_while_the_gateway_runs() {
     state.callers(&["disable", id]);
     until("the caller is gone", || (status(&rotated) == 401).then_some(()));
     assert_eq!(status(&token), 401);
+}
+
+#[test]
+fn while_the_store_cannot_be_read_nobody_is_let_in_and_afterwards_all_are() {
+    let (provider, state) = (Provider::start(), State::new());
+    let token = state.create("app", &[]);
+    let gateway = Gateway::with(&provider, &state.setup(""));
+    let ask = || gateway.ask(chat("sim", &[&bearer(&token)]));
+    assert_eq!(ask().status, 200);
+    let database = state.path().join("ringway.db");
+    let aside = state.path().join("aside.db");
+    fs::rename(&database, &aside).expect("it is there");
+    let refused = until("the trouble is noticed", || Some(ask()).filter(|answer| answer.status != 200));
+    expect(&refused, 503, "callers_unavailable", "no store");
+    assert_eq!(gateway.admin("/readyz").status, 503);
+    fs::rename(&aside, &database).expect("it is there");
+    until("the trouble is over", || (ask().status == 200).then_some(()));
+    assert_eq!(gateway.admin("/readyz").status, 200);
 }
 
 #[test]

@@ -182,3 +182,28 @@ fn tls_begins_behind_the_header() {
     let mut client = client.with_tls(crate::tls::session(&config));
     client.ask(as_request()).refusal(400);
 }
+
+#[test]
+fn the_address_in_the_header_is_the_clients() {
+    let provider = Provider::start();
+    let setup = Setup {
+        server: "proxy_protocol = [\"HOST:8080\"]\n".into(),
+        provider: "[access]\ndeny = [\"192.0.2.1\"]\n".into(),
+        ..Setup::default()
+    };
+    let gateway = Gateway::with(&provider, &setup);
+    for (header, status) in [
+        (V1, 403),
+        (V2, 403),
+        (&b"PROXY TCP4 192.0.2.7 192.0.2.2 56324 443\r\n"[..], 200),
+        // The proxy speaks for itself: the peer counts.
+        (&b"PROXY UNKNOWN\r\n"[..], 200),
+    ] {
+        let asked = [header, chat("sim", false).as_bytes()].concat();
+        let answer = gateway.client().ask(asked);
+        assert_eq!(answer.status, status, "{}", answer.text());
+        if status == 403 {
+            assert_eq!(answer.refusal(403), "ip_not_allowed");
+        }
+    }
+}

@@ -14,6 +14,10 @@ impl State {
         Self(path)
     }
 
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
     /// A new caller's token.
     #[track_caller]
     pub(crate) fn create(&self, name: &str, more: &[&str]) -> String {
