@@ -1,6 +1,6 @@
 //! Whether, and where, to try again. A pure value: the one loop of an exchange turns over it.
 //!
-//! One table ([`Row`]) says what an outcome is; its columns say whether the same target, another key of it or the next target
+//! One table (`Row`) says what an outcome is; its columns say whether the same target, another key of it or the next target
 //! may be asked, and what the board hears of it. Nothing is tried again after the commit point, and where the provider keeps
 //! what it makes, nothing that it may have begun.
 

@@ -1,7 +1,7 @@
 //! What a log may show of a text: keys and tokens never, addresses, numbers and names of people as the operator chooses. For
 //! copies that are kept; what is sent on is never touched.
 //!
-//! Whether something is masked at a place is decided by the [`WINDOW`] of bytes from there on and the few before it, and by
+//! Whether something is masked at a place is decided by the `WINDOW` of bytes from there on and the few before it, and by
 //! nothing else. So it does not matter how a text is cut: what is not yet decided is held back, and no more than that.
 
 mod keys;

@@ -40,7 +40,7 @@ pub struct Verdict<'a> {
     pub drop: bool,
     /// It is the first that carries something generated. True once per stream.
     pub first_token: bool,
-    /// JSON that holds a `usage` which is not null, at whatever depth. It nests no deeper than [`JSON_DEPTH_MAX`].
+    /// JSON that holds a `usage` which is not null, at whatever depth. It nests no deeper than `JSON_DEPTH_MAX`.
     pub usage: Option<&'a [u8]>,
 }
 
