@@ -226,6 +226,7 @@ pub const COMPLETION_TOKENS_ESTIMATE: u64 = 512;
 pub const BYTES_PER_TOKEN_ESTIMATE: u64 = 4;
 /// Most tokens a prompt is taken to have: images and audio in a body are bytes, but far fewer tokens.
 pub const PROMPT_TOKENS_ESTIMATE_MAX: u64 = 128 << 10;
+
 // Where a client is: X-Forwarded-For and the PROXY protocol.
 
 /// Most hops in the `X-Forwarded-For` of a trusted proxy (403): three or four are common, and each is one look-up.
@@ -236,6 +237,7 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
 /// Most bytes of a version 1 header with its CR LF, by its specification.
 pub const PROXY_LINE_BYTES_MAX: usize = 107;
 const _: () = assert!(PROXY_LINE_BYTES_MAX <= PROXY_HEADER_BYTES_MAX);
+
 // The quota board (`bridge/quota`). A line takes 128 bytes of address space, and of memory only when its page is used.
 
 /// Names a process may give a line over its life, reloads included (32 MiB): 100,000 callers change twice in full, and
@@ -247,6 +249,7 @@ pub const QUOTA_SETS: usize = 1 << 14;
 const _: () = assert!(QUOTA_SETS.is_power_of_two() && QUOTA_LINES_MAX + 8 * QUOTA_SETS <= u32::MAX as usize);
 /// Most that a budget can count: 281 million million tokens, or 281,474 dollars. A budget above it is held to it.
 pub const BUDGET_MAX: u64 = (1 << 48) - 1;
+
 // The hand-off of connections between cores.
 
 /// How many more connections than the least loaded core another may have before it hands new ones over: this many, or
@@ -343,6 +346,7 @@ pub const REPLAYED_BODY_BYTES_MAX: usize = 4 << 20;
 const _: () = assert!(REPLAYED_BODY_BYTES_MAX <= BODY_BYTES_MAX);
 /// How long the body of a short error may take: it is read before anybody is told of it.
 pub const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
+
 // Prices.
 
 /// Most rows of a price catalogue: the largest public one has about 5,000 over all providers.
@@ -357,6 +361,7 @@ pub const PRICE_USD_MAX: u64 = 10_000;
 pub const ESTIMATE_BYTES_MAX: usize = 256 << 10;
 /// What a file within a request is taken to have: an image of common size has 750 to 1,100 tokens at most providers.
 pub const FILE_TOKENS_ESTIMATE: u64 = 1_000;
+
 // The access log (`bridge/logpipe`, `control/access_log`).
 
 /// Lines of one core that may wait for the log thread, at half a kilobyte each; more are dropped and counted. With the

@@ -20,7 +20,7 @@ use super::{
     quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
     routes::{self, Known},
-    snapshot::{Access, Admin, Auth, Backend, Cores, Estimate, Limits, Parts, Server, Snapshot, Timeouts},
+    snapshot::{Access, Admin, Auth, Backend, Cores, Estimate, Limits, Server, Snapshot, Timeouts},
     surroundings::Surroundings,
 };
 use crate::base::{ids::Line, limits};
@@ -91,26 +91,27 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     let routes = routes::read(&mut root, Known { list: &providers, taken: &taken });
     let estimate = estimate(root.table("usage"));
     root.close();
-    Snapshot::new(
-        Parts {
-            server,
-            admin,
-            access,
-            access_log,
-            kept_logs,
-            masking,
-            limits,
-            state,
-            auth,
-            quotas,
-            routes,
-            breaker,
-            retry,
-            estimate,
-            catalogue,
-        },
+    Snapshot {
+        // Until it is published.
+        generation: 0,
+        server,
+        admin,
+        access,
+        access_log,
+        kept_logs,
+        masking,
+        limits,
+        state,
+        auth,
+        quotas,
+        routes,
+        breaker,
+        retry,
+        estimate,
+        catalogue,
+        by_name: Snapshot::places(&providers),
         providers,
-    )
+    }
 }
 
 /// Which setting took which address: no two listeners may share one.

@@ -54,7 +54,7 @@ pub struct Snapshot {
     pub catalogue: Cow<'static, Catalogue>,
     pub providers: Vec<Provider>,
     // by_name[p.name] == i exactly when providers[i] is p
-    by_name: HashMap<Box<str>, ProviderPlace>,
+    pub(super) by_name: HashMap<Box<str>, ProviderPlace>,
 }
 
 /// More keys are limited than the quota board has lines for.
@@ -66,46 +66,10 @@ pub struct NoLine;
 pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
-    pub(super) fn new(parts: Parts, providers: Vec<Provider>) -> Self {
-        let Parts {
-            server,
-            admin,
-            access,
-            access_log,
-            kept_logs,
-            masking,
-            limits,
-            state,
-            auth,
-            quotas,
-            routes,
-            breaker,
-            retry,
-            estimate,
-            catalogue,
-        } = parts;
-        let ids = (0..=u16::MAX).map(ProviderPlace);
-        let by_name = providers.iter().map(|provider| provider.name.clone()).zip(ids).collect();
-        Self {
-            generation: 0,
-            server,
-            admin,
-            access,
-            access_log,
-            kept_logs,
-            masking,
-            limits,
-            state,
-            auth,
-            quotas,
-            routes,
-            breaker,
-            retry,
-            estimate,
-            catalogue,
-            providers,
-            by_name,
-        }
+    /// Where each provider stands, by its name.
+    pub(super) fn places(providers: &[Provider]) -> HashMap<Box<str>, ProviderPlace> {
+        let places = (0..=u16::MAX).map(ProviderPlace);
+        providers.iter().map(|provider| provider.name.clone()).zip(places).collect()
     }
 
     /// Gives each provider its number. What did not fit on the roll is counted as the last that did.
@@ -146,25 +110,6 @@ impl Snapshot {
             (id, owner.map_or("ringway", |provider| &*provider.name))
         })
     }
-}
-
-/// What a snapshot is made of besides its providers.
-pub(super) struct Parts {
-    pub(super) server: Server,
-    pub(super) admin: Admin,
-    pub(super) access: Access,
-    pub(super) access_log: AccessLog,
-    pub(super) kept_logs: Option<KeptLogs>,
-    pub(super) masking: Arc<Rules>,
-    pub(super) limits: Limits,
-    pub(super) state: Option<PathBuf>,
-    pub(super) auth: Auth,
-    pub(super) quotas: Quotas,
-    pub(super) routes: Routes,
-    pub(super) breaker: Breaker,
-    pub(super) retry: Retry,
-    pub(super) estimate: Estimate,
-    pub(super) catalogue: Cow<'static, Catalogue>,
 }
 
 /// How tokens are known that a provider does not report.

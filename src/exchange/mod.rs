@@ -55,7 +55,6 @@ use crate::{
         attempts::{Cause, Failure},
         condition::{self, Told},
         plan::{self, Plan},
-        route::NoRoute,
     },
     wire::{
         http1::{
@@ -248,7 +247,7 @@ fn plan_of<'p, W: World>(
         metadata: Told::Raw(admit::metadata_field(&request.head, &request.buffer)?),
     };
     let planned = plan::plan(snapshot, &asked, world.random(), world.health(), world.now());
-    planned.map_err(|why| no_route(why, &ask.model))
+    planned.map_err(|why| Stop::Refused(why.refusal(&ask.model)))
 }
 
 /// What admission needs to know of a request.
@@ -470,21 +469,6 @@ impl<W: World> record::Desk for Desk<'_, W> {
     fn with_sheet(&self, write: impl FnOnce(&mut Sheet)) {
         write(&mut self.0.local().sheet.borrow_mut());
     }
-}
-
-fn no_route(why: NoRoute, model: &str) -> Stop {
-    Stop::Refused(match why {
-        NoRoute::NoProvider | NoRoute::UnknownProvider | NoRoute::UnknownRoute => {
-            Refusal::UnknownModel { model: model.into() }
-        }
-        NoRoute::BadMetadata(bad) => {
-            Refusal::BadBody { message: bad.reason().into(), param: None, code: "invalid_metadata" }
-        }
-        NoRoute::NoKey => {
-            let provider = model.split('/').next().unwrap_or_default();
-            Refusal::NoProviderKey { provider: provider.into() }
-        }
-    })
 }
 
 /// What the record says of a failure.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     base::{
-        glob::Glob,
+        glob::any_or_all,
         ids::Line,
         limits::{COMPLETION_TOKENS_ESTIMATE, PROMPT_TOKENS_ESTIMATE_MAX},
         money::NanoUsd,
@@ -365,20 +365,15 @@ pub fn restricted(caller: &Caller, address: IpAddr, endpoint: Option<Endpoint>) 
 /// A route is allowed by its own name, everything else by the model's.
 fn may_use(caller: &Caller, model: &str) -> bool {
     match model.strip_prefix("dynamic/") {
-        Some(route) => is_among(&caller.routes, route),
-        None => is_among(&caller.models, model),
+        Some(route) => any_or_all(&caller.routes, route),
+        None => any_or_all(&caller.models, model),
     }
 }
 
 /// Whether a model that was asked for by this name, and led to this route if it led to one, may be used: a route is the same
 /// under every name.
 pub fn may_take(caller: &Caller, model: &str, route: Option<&str>) -> bool {
-    route.map_or_else(|| may_use(caller, model), |route| is_among(&caller.routes, route))
-}
-
-/// No globs are all names.
-fn is_among(globs: &[Glob], name: &str) -> bool {
-    globs.is_empty() || globs.iter().any(|glob| glob.matches(name))
+    route.map_or_else(|| may_use(caller, model), |route| any_or_all(&caller.routes, route))
 }
 
 /// Refuses what asks for more than the caller's caps. A cap on tokens has to be met by saying a number: what a provider does
@@ -673,7 +668,7 @@ mod tests {
 
     #[test]
     fn models_and_caps_are_a_callers_own() {
-        let globs = |caller: &mut Caller| caller.models = ["p/a*"].map(Glob::new).into();
+        let globs = |caller: &mut Caller| caller.models = ["p/a*"].map(crate::base::glob::Glob::new).into();
         assert_eq!(wants(globs, "p/abc", None, None), "");
         assert_eq!(wants(globs, "p/b", None, None), "model_not_allowed");
         let caps = |caller: &mut Caller| {
