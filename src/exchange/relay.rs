@@ -95,7 +95,9 @@ pub(super) async fn relay<W: World>(
         if has_ended || (!lens.holds() && intake.ready_bytes() > 0) {
             let outward = *committed.get_or_insert_with(|| {
                 // The commit point: nothing is tried again from here, so nothing need be kept for it.
-                *request = None;
+                if let Some(request) = request.take() {
+                    world.local().recycle(request.buffer);
+                }
                 reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head))
             });
             let manner = Manner { outward, limits };
