@@ -9,7 +9,7 @@ use super::outgoing::Outgoing;
 use crate::{
     base::{limits, span::Span},
     wire::{
-        estimate::{self, MilliTokens},
+        estimate::MilliTokens,
         http1::{
             chunked::{BadChunk, Chunked, Step},
             framing::Framing,
@@ -98,13 +98,12 @@ impl Events {
         said: &mut MilliTokens,
         token_seen: &mut bool,
     ) -> bool {
-        let endpoint = observer.endpoint();
         let verdict = observer.event(event);
         if let Some(found) = verdict.usage.and_then(usage::find) {
             *usage = Some(found);
         }
         if usage.is_none() {
-            *said = said.plus(estimate::said(endpoint, event));
+            *said = said.plus(verdict.said);
         }
         *token_seen |= verdict.first_token;
         !verdict.drop
@@ -412,7 +411,7 @@ mod tests {
             data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" again\"},\"finish_reason\":\"stop\"}]}\n\n\
             data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5,\"total_tokens\":12}}\n\n\
             data: [DONE]\n\n";
-        let said = estimate::text("Hello, 世界 again".as_bytes());
+        let said = crate::wire::estimate::text("Hello, 世界 again".as_bytes());
         for first in 0..=stream.len() {
             for second in [first, first + 1, first + 40] {
                 let watch = Watch { endpoint: Endpoint::ChatCompletions, choices: 1, strip_usage: false };

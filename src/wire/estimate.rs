@@ -8,7 +8,10 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use super::openai::endpoint::Endpoint;
+use super::openai::{
+    endpoint::Endpoint,
+    members::{self, Member},
+};
 use crate::base::limits::{ESTIMATE_BYTES_MAX, FILE_TOKENS_ESTIMATE};
 
 /// Thousandths of a token, so that parts add up.
@@ -125,49 +128,69 @@ fn escaped(escape: &[u8]) -> MilliTokens {
     text(character.encode_utf8(&mut [0; 4]).as_bytes())
 }
 
-/// What an answer says, or one event of it: the values of the members that carry text.
+/// What an answer says, or one event of it, gathered from the members that carry text.
+pub struct Heard {
+    endpoint: Endpoint,
+    /// Said in members of whole answers, and in parts of them.
+    wholes: MilliTokens,
+    deltas: MilliTokens,
+    /// It is an event of the Responses API: its part is `delta`, and what else it says is repeated.
+    is_part: bool,
+}
+
+impl Heard {
+    pub fn of(endpoint: Endpoint) -> Self {
+        Self { endpoint, wholes: MilliTokens::default(), deltas: MilliTokens::default(), is_part: false }
+    }
+
+    /// Adds the value that follows a member's name, if it is a text that this endpoint's answers say.
+    pub fn add(&mut self, member: Member, after: &[u8]) {
+        let sum = match (self.endpoint, member) {
+            (Endpoint::ChatCompletions, Member::Content | Member::Arguments)
+            | (Endpoint::Completions, Member::Text)
+            | (Endpoint::Responses, Member::Text | Member::Arguments) => &mut self.wholes,
+            (Endpoint::Responses, Member::Delta) => &mut self.deltas,
+            (Endpoint::Responses, Member::ResponseKind) => {
+                self.is_part = true;
+                return;
+            }
+            _ => return,
+        };
+        *sum = sum.plus(string(after).map_or_else(MilliTokens::default, spoken));
+    }
+
+    pub fn sum(self) -> MilliTokens {
+        if self.is_part { self.deltas } else { self.wholes }
+    }
+}
+
+/// What a whole answer says.
 pub fn said(endpoint: Endpoint, answer: &[u8]) -> MilliTokens {
-    let members: &[&Finder<'static>] = match endpoint {
-        // The first also ends `reasoning_content`.
-        Endpoint::ChatCompletions => &[&MEMBERS.content, &MEMBERS.arguments],
-        Endpoint::Completions => &[&MEMBERS.text],
-        // Events name their part `delta`; whole answers have `text` and `arguments`, which events repeat at their end.
-        Endpoint::Responses if MEMBERS.kind.find(answer).is_some() => &[&MEMBERS.delta],
-        Endpoint::Responses => &[&MEMBERS.text, &MEMBERS.arguments],
-        _ => &[],
-    };
-    let values =
-        members.iter().flat_map(|member| member.find_iter(answer).map(|at| at + member.needle().len()));
-    values
-        .filter_map(|at| value(answer.get(at..)?))
-        .fold(MilliTokens::default(), |sum, value| sum.plus(json(value)))
+    let mut heard = Heard::of(endpoint);
+    members::of(answer).for_each(|(member, after)| heard.add(member, after));
+    heard.sum()
 }
 
-struct Members {
-    content: Finder<'static>,
-    arguments: Finder<'static>,
-    text: Finder<'static>,
-    delta: Finder<'static>,
-    kind: Finder<'static>,
+/// The inside of a string. Few are long, and few have escapes.
+fn spoken(Inside { bytes, has_escapes }: Inside<'_>) -> MilliTokens {
+    if has_escapes || bytes.len() > CHUNK { json(bytes) } else { text(bytes) }
 }
 
-static MEMBERS: LazyLock<Members> = LazyLock::new(|| Members {
-    content: Finder::new("content\""),
-    arguments: Finder::new("\"arguments\""),
-    text: Finder::new("\"text\""),
-    delta: Finder::new("\"delta\""),
-    kind: Finder::new("\"response."),
-});
+struct Inside<'a> {
+    bytes: &'a [u8],
+    has_escapes: bool,
+}
 
-/// The inside of the string that follows a member's name.
-fn value(after: &[u8]) -> Option<&[u8]> {
-    let string = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
-    let mut end = 0;
+/// The string that follows a member's name.
+fn string(after: &[u8]) -> Option<Inside<'_>> {
+    let string = members::value(after)?.strip_prefix(b"\"")?;
+    let (mut end, mut has_escapes) = (0, false);
     loop {
         end += memchr::memchr2(b'"', b'\\', string.get(end..)?)?;
         if string[end] == b'"' {
-            return string.get(..end);
+            return Some(Inside { bytes: string.get(..end)?, has_escapes });
         }
+        has_escapes = true;
         end += 2;
     }
 }

@@ -5,21 +5,24 @@
 //! is simply not understood. An event is walked only when a cheap search says that it holds something for us.
 
 mod chunk;
-mod needles;
 #[cfg(test)]
 mod tests;
 
 use memchr::memchr2;
 
-use self::{
-    chunk::{Chunk, is_shallow},
-    needles::{NEEDLES, begins_something},
-};
+use self::chunk::{Chunk, is_shallow};
 use super::{
     endpoint::Endpoint,
+    members::{self, Member},
     upstream_error::{self, Said},
 };
-use crate::{base::limits::FIRST_TOKEN_LOOKS_MAX, wire::sse::data_of};
+use crate::{
+    base::limits::FIRST_TOKEN_LOOKS_MAX,
+    wire::{
+        estimate::{Heard, MilliTokens},
+        sse::data_of,
+    },
+};
 
 /// What to watch for.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +45,8 @@ pub struct Verdict<'a> {
     pub first_token: bool,
     /// JSON that holds a `usage` which is not null, at whatever depth. It nests no deeper than `JSON_DEPTH_MAX`.
     pub usage: Option<&'a [u8]>,
+    /// What it says, by its bytes.
+    pub said: MilliTokens,
 }
 
 /// The state of one streamed answer.
@@ -57,16 +62,10 @@ impl Observer {
         Self { watch, state: State::default(), scratch: Vec::new() }
     }
 
-    /// Whose answer is watched.
-    pub fn endpoint(&self) -> Endpoint {
-        self.watch.endpoint
-    }
-
     /// Reads one whole event, its blank line included.
     pub fn event<'a>(&'a mut self, event: &'a [u8]) -> Verdict<'a> {
         let said = data_of(self.state.without_mark(event));
         let Self { watch, state, scratch } = self;
-        let needles = &*NEEDLES;
         let json = said.joined(scratch);
         // By its beginning, as both SDKs tell it.
         if json.starts_with(b"[DONE]") {
@@ -80,19 +79,20 @@ impl Observer {
         }
 
         let has_choices = watch.endpoint.takes_stream_options();
-        let usage = needles.usage.live(json, begins_something);
-        let walk = usage
-            || needles.error.live(json, begins_something)
+        let sight = Sight::of(watch.endpoint, json);
+        let walk = sight.usage
+            || sight.error
             || state.looks_for_a_token()
-            || (has_choices && needles.finish_reason.live(json, begins_something))
+            || (has_choices && sight.finish)
             // A list of prompts makes more choices than `n`: whoever speaks has to finish. (In chat it can't be, and there
             // tool calls have an index too.)
-            || (watch.endpoint == Endpoint::Completions && needles.index.live(json, |v| !v.starts_with(b"0")))
+            || (watch.endpoint == Endpoint::Completions && sight.later_choice)
             || (watch.endpoint == Endpoint::Responses && kind.is_none());
+        let verdict = Verdict { said: sight.said, ..Verdict::default() };
         if !walk || !is_shallow(json) {
-            return Verdict::default();
+            return verdict;
         }
-        let Some(chunk) = Chunk::read(json) else { return Verdict::default() };
+        let Some(chunk) = Chunk::read(json) else { return verdict };
 
         let kind = kind.or_else(|| chunk.kind());
         state.note(kind);
@@ -112,7 +112,8 @@ impl Observer {
         Verdict {
             drop: watch.strip_usage && has_choices && (choices == 0 || silent) && chunk.is_usage_alone(),
             first_token: state.first(token),
-            usage: usage.then_some(json),
+            usage: sight.usage.then_some(json),
+            ..verdict
         }
     }
 
@@ -158,6 +159,41 @@ impl Observer {
     pub fn said(&self) -> Option<Said> {
         self.state.said
     }
+}
+
+/// What an event shows at first sight: whether it is worth a walk, and what it says.
+struct Sight {
+    usage: bool,
+    error: bool,
+    finish: bool,
+    /// A choice that is not the first.
+    later_choice: bool,
+    said: MilliTokens,
+}
+
+impl Sight {
+    fn of(endpoint: Endpoint, json: &[u8]) -> Self {
+        let (mut usage, mut error, mut finish, mut later_choice) = (false, false, false, false);
+        let mut heard = Heard::of(endpoint);
+        let something = |after| members::value(after).is_some_and(begins_something);
+        for (member, after) in members::of(json) {
+            match member {
+                Member::Usage => usage |= something(after),
+                Member::Error => error |= something(after),
+                Member::FinishReason => finish |= something(after),
+                Member::Index => {
+                    later_choice |= members::value(after).is_some_and(|v| !v.starts_with(b"0"));
+                }
+                text => heard.add(text, after),
+            }
+        }
+        Self { usage, error, finish, later_choice, said: heard.sum() }
+    }
+}
+
+/// At first sight, neither null nor an empty string: some providers write `"finish_reason":""` until there is one.
+fn begins_something(value: &[u8]) -> bool {
+    !value.starts_with(b"null") && !value.starts_with(b"\"\"")
 }
 
 /// What is remembered between events.

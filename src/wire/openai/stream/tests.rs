@@ -347,7 +347,7 @@ fn split_anywhere_a_stream_is_seen_alike() {
         let (mut start, mut at, mut seen) = (0, 0, Vec::new());
         for &filled in cuts.iter().chain([&stream.len()]) {
             while let Some(end) = scanner.next(&stream[..filled], at) {
-                let Verdict { drop, first_token, usage } = observer.event(&stream[start..end]);
+                let Verdict { drop, first_token, usage, .. } = observer.event(&stream[start..end]);
                 seen.push((start..end, drop, first_token, usage.is_some()));
                 (start, at) = (end, end);
             }
