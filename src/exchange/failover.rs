@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     base::{limits, money::NanoUsd, now::Now},
-    config::{Estimate, Snapshot},
+    config::{Estimate, Snapshot, first_byte::HoldBack},
     ledger::{
         record::{Record, Tokens},
         sheet::{AttemptResult, Move, Turn},
@@ -137,8 +137,8 @@ pub(super) async fn serve_plan<'s, W: World>(
                     (Some(answer), _) => {
                         let (timeouts, watch) =
                             (entitled.plan().terms.timeouts, ask.watch(provider.inject_usage));
-                        let way =
-                            Way { provider, timeouts, watch, yields: &|_| false, request: &mut request };
+                        let (yields, hold_back) = (&|_| false, HoldBack::OFF);
+                        let way = Way { provider, timeouts, watch, yields, request: &mut request, hold_back };
                         show(world, client, entitled, facts, way, *answer, record).await
                     }
                     (None, Came::Failed(failure)) => Err(Stop::Failed(failure)),
@@ -364,13 +364,19 @@ async fn once<W: World>(
         is_stream && matches!(onward, Verdict::NextTarget | Verdict::OtherKey)
     };
     let yields = &yields;
-    let way = Way { provider, timeouts, watch: ask.watch(provider.inject_usage), yields, request };
+    let mut hold_back = entitled.plan().terms.hold_back(provider);
+    if hold_back != HoldBack::OFF && !moves_when_lost(&situation) {
+        hold_back = HoldBack::OFF;
+    }
+    let way = Way { provider, timeouts, watch: ask.watch(provider.inject_usage), yields, request, hold_back };
     let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
     match relayed {
         Err(Stop::Failed(Failure { cause: Cause::ErrorEvent(said), .. })) => {
+            record.forget_answer();
             Ok(End::Came(begun_badly(said), None))
         }
         Err(Stop::Failed(failure)) if failure.cause != Cause::OverLimit && request.is_some() => {
+            record.forget_answer();
             Ok(End::Came(Came::Failed(failure), None))
         }
         relayed => {
@@ -379,6 +385,13 @@ async fn once<W: World>(
             relayed.map(End::Relayed)
         }
     }
+}
+
+/// Whether a stream that is lost before the commit point goes elsewhere. Where it does not, holding it back gains nothing.
+#[cold]
+fn moves_when_lost(situation: &Situation) -> bool {
+    let lost = Failure { answered: true, ..Failure::new(Phase::Body, Cause::Ended) };
+    matches!(judge(Came::Failed(lost), situation, 0, || false).verdict, Verdict::NextTarget)
 }
 
 /// Something else than the API took the request: no endpoint's answer is a web page.

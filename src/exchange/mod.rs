@@ -9,6 +9,7 @@ mod attempt;
 mod budget;
 mod failover;
 pub mod h1;
+mod hold;
 mod intake;
 mod lens;
 pub mod local;
