@@ -101,6 +101,11 @@ pub struct Entitled<'a, 's, 'p, Q: Quota> {
     own: usize,
 }
 
+/// Where the limits of a second attempt begin among all that an exchange holds.
+#[derive(Debug)]
+#[must_use = "one of two attempts has to give back what it holds"]
+pub struct Beside(usize);
+
 /// May this request be read? `told` becomes what the client is to hear of its limits, and `visitor` who it is, whatever
 /// the verdict.
 ///
@@ -246,6 +251,32 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
         spending.take(numbered.line, &numbered.allowance, Demand { now, ..self.demand })?;
         spending.count_requests();
         Ok(())
+    }
+
+    /// May this target be asked beside the one that is? Says where what it holds of its provider's limits begins.
+    pub fn attempt_beside(&mut self, planned: &Planned<'p>, now: Now) -> Result<Beside, Refusal> {
+        let spending = &mut self.admitted.spending;
+        let beside = Beside(spending.mark());
+        if let Some(numbered) = &planned.provider.allowance {
+            let taken = spending.take(numbered.line, &numbered.allowance, Demand { now, ..self.demand });
+            if let Err(refusal) = taken {
+                spending.give_back(beside.0);
+                return Err(refusal);
+            }
+            spending.count_requests_from(beside.0);
+        }
+        Ok(beside)
+    }
+
+    /// The target that was asked first goes on alone: what the other held is given back.
+    pub fn keep_first(&mut self, beside: Beside) {
+        self.admitted.spending.give_back(beside.0);
+    }
+
+    /// The target that was asked beside it, this one, goes on alone: what the first held is given back.
+    pub fn keep_beside(&mut self, planned: &Planned<'p>, beside: Beside) {
+        self.price = planned.provider.prices.of(&planned.model);
+        self.admitted.spending.give_back_between(self.own, beside.0);
     }
 
     /// A stream has brought so many events. Whether a limit ends it here.
