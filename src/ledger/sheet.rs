@@ -345,7 +345,7 @@ pub enum AttemptResult {
     TimedOut,
     /// The connection broke, or what came was no HTTP.
     Lost,
-    /// We broke it off because the client left.
+    /// We broke it off because the client left, or because another that was asked beside it began first.
     Cancelled,
 }
 
@@ -435,6 +435,7 @@ mod tests {
             Event::Attempt(provider, result) => sheet.attempt(ProviderId(provider), result),
             Event::Moved(provider, to, turn) => {
                 sheet.moved(ProviderId(provider), to, "lost");
+                sheet.hedged(ProviderId(provider), Hedge::Won);
                 sheet.turned(ProviderId(provider), turn);
             }
             Event::Gap(gap_us) => sheet.gap(gap_us),

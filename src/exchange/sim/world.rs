@@ -215,6 +215,35 @@ key = "sk-sim"
 name = "silent"
 base_url = "http://127.0.0.1:9005/v1"
 key = "sk-sim"
+[[provider]]
+name = "brittle"
+base_url = "http://127.0.0.1:9006/v1"
+key = "sk-sim"
+inject_usage = false
+hold_back = { events = 3, secs = 0.5 }
+[[provider]]
+name = "alone"
+base_url = "http://127.0.0.1:9006/v1"
+key = "sk-sim"
+inject_usage = false
+hold_back = { events = 3, secs = 0.5 }
+[[provider]]
+name = "slow"
+base_url = "http://127.0.0.1:9007/v1"
+key = "sk-sim"
+inject_usage = false
+hedge_percentile = 95
+[[provider]]
+name = "spare"
+base_url = "http://127.0.0.1:9008/v1"
+key = "sk-sim"
+inject_usage = false
+[[fallback]]
+match = "brittle/*"
+to = ["spare/s0"]
+[[fallback]]
+match = "slow/*"
+to = ["spare/s0"]
 "#;
 
 pub(super) const MODELS: &[u8] = br#"{"object":"list","data":[{"id":"asks/m"}]}"#;
