@@ -1,6 +1,13 @@
 //! A stream that is slow to begin is asked of a second provider, too: the faster is the client's, the other is broken off.
 
-use crate::support::{Answer, CANCEL_MAX, Client, Ending, Gateway, Provider, chat_with, pair, until};
+use std::{net::TcpListener, time::Duration};
+
+use crate::{
+    failover::black_hole,
+    support::{
+        Answer, CANCEL_MAX, Client, Ending, Gateway, Provider, chat_with, clock, pair, provider_table, until,
+    },
+};
 
 /// Streams that make the first provider's times known, and save up so many hedges.
 fn warm_up(gateway: &Gateway, hedges: usize) {
@@ -91,6 +98,31 @@ fn the_first_wins_and_the_second_is_ended_at_once() {
     expect_prompt(&broken_off(&two, 2), &told_ns);
     until("all is counted", || (hedges(&gateway, "begun") == 2.0).then_some(()));
     assert_eq!(hedges(&gateway, "won"), 0.0);
+}
+
+/// Neither a connection that is not answered nor a handshake keeps an answer from leaving that is there.
+#[test]
+fn a_second_that_never_gets_through_holds_nobody_up() {
+    let one = Provider::start();
+    let (hole, _kept) = black_hole();
+    let hole = hole.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+    // The kernel takes its connections, and nobody says a word on them.
+    let mute = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let mute = mute.local_addr().map(|address| (address, mute)).expect("an address");
+    let tables = [provider_table("two", hole), provider_table("two", mute.0).replace("http://", "https://")];
+    for table in tables {
+        let route =
+            format!("[[route]]\nname = \"r\"\nmodel = \"sim/{SLOW}\"\nfallbacks = [\"two/second\"]\n");
+        let gateway = Gateway::with_tables(&one, &format!("hedge_percentile = 50\n{route}{table}"));
+        warm_up(&gateway, 1);
+        let mut client = gateway.client();
+        let asked = clock();
+        client.send(chat_with("dynamic/r", &[], true));
+        let head = client.head();
+        assert_eq!((head.status, head.told("provider"), head.told("attempts")), (200, "sim", "2"), "{table}");
+        // Its connect would go on for two seconds, its handshake for seven.
+        assert!(asked.elapsed() < Duration::from_millis(3_700), "{:?}, {table}", asked.elapsed());
+    }
 }
 
 #[test]

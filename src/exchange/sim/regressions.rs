@@ -69,7 +69,7 @@ pub(super) fn meet_in(world: &Rc<SimWorld>, client: Vec<Cue>) -> Met {
                 let mut seen = seen.borrow_mut();
                 match got {
                     Got::Bytes(bytes) => {
-                        seen.first.get_or_insert(sim.now());
+                        seen.first.get_or_insert_with(|| sim.now());
                         seen.got.extend_from_slice(&bytes);
                     }
                     Got::Fin => break seen.ended = Some(sim.now()),
