@@ -42,6 +42,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
 const UNSAFE: &[&str] = &[
     "shard/buffers.rs",
     "shard/guard.rs",
+    "shard/slots.rs",
     "shard/stream.rs",
     "shard/tls/at_once.rs",
     "cli/house.rs",

@@ -11,6 +11,8 @@ pub const READ_BYTES: usize = 16 << 10;
 pub const JOINED_WRITE_BYTES_MAX: usize = 2 << 10;
 /// Buffers a core keeps for reuse; beyond that they go back to the allocator.
 pub const POOLED_BUFFERS_MAX: usize = 512;
+/// Slots for exchanges' futures that a core keeps for reuse. One exchange is at work at a time, but hundreds may wait.
+pub const POOLED_SLOTS_MAX: usize = 256;
 
 /// Most bytes of a request or response head (431, or an upstream failure). nginx: 4 × 8 KiB, Envoy: 60 KiB.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;

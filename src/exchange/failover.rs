@@ -89,7 +89,7 @@ pub(super) async fn serve_plan<'s, W: World>(
             facts,
             record,
         );
-        let (came, answer) = match Box::pin(end).await? {
+        let (came, answer) = match end.await? {
             End::Relayed(relayed) => return Ok(relayed),
             End::Came(came, answer) => (came, answer),
         };

@@ -101,7 +101,9 @@ pub(super) async fn relay<W: World>(
             hold = None;
             let outward = *committed.get_or_insert_with(|| {
                 // The commit point: nothing is tried again from here, so nothing need be kept for it.
-                *request = None;
+                if let Some(request) = request.take() {
+                    world.local().recycle(request.buffer);
+                }
                 reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head))
             });
             let manner = Manner { outward, limits };

@@ -185,8 +185,8 @@ async fn unwrapped(
     Some((Stream::Tls(tls), client))
 }
 
-/// Serves one connection. Idle, it holds this small future and nothing else: the exchange is boxed when there is something
-/// to read.
+/// Serves one connection. Idle, it holds this small future and nothing else: the exchange gets a slot when there is
+/// something to read.
 async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, _presence: Presence) {
     let mut client = Client::new(stream, peer.ip());
     loop {
@@ -197,7 +197,7 @@ async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, _presence: Pr
                 return;
             }
         }
-        match Box::pin(exchange::serve(&*shard, &mut client)).await {
+        match shard.slots.place(|| exchange::serve(&*shard, &mut client)).await {
             Next::Request => {}
             Next::Close => return,
         }

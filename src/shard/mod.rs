@@ -16,6 +16,7 @@ mod ring;
 #[cfg(test)]
 mod rules;
 mod run;
+mod slots;
 mod stream;
 mod tls;
 mod wheel;

@@ -17,6 +17,7 @@ use rustls::{ClientConfig, ServerConfig};
 use super::{
     Clock, conn, guard,
     ring::{self, Backend, Choice, Refused},
+    slots::Slots,
     stream::{self, Stream},
     tls,
     wheel::Wheel,
@@ -122,6 +123,7 @@ pub(super) struct Shard {
     pub(super) clock: Clock,
     pub(super) wheel: Wheel,
     pub(super) local: Local<Stream>,
+    pub(super) slots: Slots,
     pub(super) is_epoll: bool,
     snapshot: RefCell<Reader<Snapshot>>,
     addresses: RefCell<Reader<Addresses>>,
@@ -151,6 +153,7 @@ async fn live(links: Links, backend: Backend) {
         clock: links.clock,
         wheel: Wheel::default(),
         local: Local::new(limits::BUFFERED_BYTES_MAX),
+        slots: Slots::default(),
         is_epoll: backend == Backend::Epoll,
         snapshot: RefCell::new(links.snapshots.reader(links.seat)),
         addresses: RefCell::new(links.addresses.reader(links.seat)),

@@ -107,9 +107,8 @@ pub struct HeadWriter<'o> {
 impl<'o> HeadWriter<'o> {
     /// Adds a field whose value is a number.
     pub fn number(&mut self, name: &'static str, value: u64) -> &mut Self {
-        let mut digits = Vec::with_capacity(20);
-        decimal(&mut digits, value);
-        self.field(name, HeaderSafe(&digits))
+        let (digits, start) = digits_of(value);
+        self.field(name, HeaderSafe(&digits[start..]))
     }
 
     /// Adds a field. The name is a token, and neither `content-length` nor `transfer-encoding`.
@@ -195,6 +194,12 @@ pub fn chunk_head(out: &mut Vec<u8>, len: usize) {
 }
 
 fn decimal(out: &mut Vec<u8>, number: u64) {
+    let (digits, start) = digits_of(number);
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// The number's decimal digits, and where in the array they start.
+fn digits_of(number: u64) -> ([u8; 20], usize) {
     let mut digits = [0u8; 20]; // u64::MAX has twenty
     let (mut start, mut rest) = (digits.len(), number);
     while start > 0 {
@@ -205,7 +210,7 @@ fn decimal(out: &mut Vec<u8>, number: u64) {
             break;
         }
     }
-    out.extend_from_slice(&digits[start..]);
+    (digits, start)
 }
 
 /// RFC 9110 §15 and the registry; empty for what has none, which is legal.
