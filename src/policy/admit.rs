@@ -657,6 +657,7 @@ mod tests {
     #[test]
     fn a_second_attempt_does_not_meet_the_first_at_the_providers_limits() {
         let limits = "[[limit]]\nby = \"provider\"\nconcurrent_requests = 1\ntokens_per_day = 100000\n";
+        let unlimited = snapshot("");
         let snapshot = snapshot(limits);
         let cells = Cells::default();
         let head = "POST / HTTP/1.1\r\nhost: g\r\n\r\n";
@@ -693,6 +694,20 @@ mod tests {
         for _ in 0..3 {
             assert!(entitled.attempt(&target, now).is_ok());
         }
+        // Beside it is another matter: there is one place, and what was refused of it took nothing.
+        assert!(entitled.attempt_beside(&target, now).is_err());
+        assert!(entitled.attempt(&target, now).is_ok());
+        // A target without limits beside it, and back: whoever goes on alone holds what is its own.
+        let mut free = target.clone();
+        free.provider = &unlimited.providers[0];
+        let beside = entitled.attempt_beside(&free, now).expect("it has no limits");
+        entitled.keep_first(beside);
+        assert!(entitled.attempt_beside(&target, now).is_err(), "the first still has its place");
+        let beside = entitled.attempt_beside(&free, now).expect("it has no limits");
+        entitled.keep_beside(&free, beside);
+        let beside = entitled.attempt_beside(&target, now).expect("the first has left its place");
+        entitled.keep_beside(&target, beside);
+        assert!(entitled.attempt_beside(&target, now).is_err(), "the second has it now");
         drop(admitted);
         assert!(cells.is_quiet());
     }
