@@ -400,3 +400,19 @@ pub const LOG_ROWS_WAITING_MAX: usize = 16 << 10;
 pub const LOG_BATCH_ROWS: usize = 1_024;
 pub const LOG_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const _: () = assert!(LOG_BATCH_ROWS <= LOG_ROWS_WAITING_MAX);
+
+// What may be done before an answer's first byte (`config/first_byte`, `exchange/{relay, hedge}`).
+
+/// Most bytes of an answer, its head among them, that are held back: as many as leave the rest of a read's buffer as the room
+/// that the next read wants. What is held is then never moved, nor is its buffer ever larger.
+pub const HOLD_BACK_BYTES_MAX: usize = READ_BYTES - READ_BYTES / 4;
+/// Most events that may be held: about as many as fit.
+pub const HOLD_BACK_EVENTS_MAX: usize = 64;
+/// Longest hold that may be asked for: no reader takes a longer silence for thought.
+pub const HOLD_BACK_TIME_MAX: Duration = Duration::from_secs(10);
+/// Least percentile of times to first token after which a second target may be asked.
+pub const HEDGE_PERCENTILE_FLOOR: u8 = 50;
+/// Requests asked twice, in percent of those that could have been: what hedging may add to a provider's bill.
+pub const HEDGE_PERCENT: u32 = 5;
+/// Hedges that may have been saved up by requests that needed none: the most that a provider which turns slow sets off at once.
+pub const HEDGES_SAVED_MAX: u32 = 10;

@@ -17,7 +17,10 @@ use self::{aside::Aside, latency::Latency, tally::Tally};
 use crate::{
     base::{
         ids::ProviderId,
-        limits::{HEALTH_TARGETS_MAX, HEALTH_WAYS, PROVIDER_NAMES_MAX, RETRY_BUDGET_LEAST},
+        limits::{
+            HEALTH_TARGETS_MAX, HEALTH_WAYS, HEDGE_PERCENT, HEDGES_SAVED_MAX, PROVIDER_NAMES_MAX,
+            RETRY_BUDGET_LEAST,
+        },
         now::Now,
     },
     bridge::padded::Padded,
@@ -36,8 +39,8 @@ pub struct HealthBoard {
     lines: Box<[Line]>,
     // seats[line * HEALTH_WAYS + way] is that of the target whose key stands in lines[line].keys[way]
     seats: Box<[Seat]>,
-    /// By the provider's number: attempts, and those of them that were retries.
-    budgets: Box<[Padded<Tally>]>,
+    /// By the provider's number.
+    budgets: Box<[Padded<Budgets>]>,
     aside: Aside,
     counts: Counts,
 }
@@ -77,6 +80,18 @@ struct Seat {
     recent: Tally,
     latency: Latency,
 }
+
+/// What a provider's targets may be asked beside what clients ask.
+#[derive(Debug, Default)]
+struct Budgets {
+    /// Attempts, and those of them that were retries.
+    retries: Tally,
+    /// Hedges saved up, in hundredths; written only where hedging is configured.
+    hedges: AtomicU32,
+}
+
+/// A whole hedge of [`Budgets::hedges`].
+const HEDGE: u32 = 100;
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -133,11 +148,6 @@ impl HealthBoard {
         ] {
             setting.store(value, Ordering::Relaxed);
         }
-    }
-
-    /// A percentile of the recent times to first token, if enough are known. Walks a histogram: not for every request.
-    pub fn first_token_percentile_us(&self, target: TargetKey, percent: u8) -> Option<u64> {
-        self.find(stored(target)).and_then(|index| self.seats.get(index)?.latency.percentile_us(percent))
     }
 
     pub fn crowding(&self) -> Crowding {
@@ -303,7 +313,7 @@ impl Outcomes for HealthBoard {
             None => _ = self.counts.seatless.fetch_add(1, Ordering::Relaxed),
         }
         if let Some(budget) = self.budgets.get(provider.index()) {
-            budget.add(TOTAL, now);
+            budget.retries.add(TOTAL, now);
         }
         Some(ticket)
     }
@@ -366,10 +376,28 @@ impl Outcomes for HealthBoard {
     fn retry_allowed(&self, provider: ProviderId, now: Now) -> bool {
         let percent = self.rules.budget_percent.load(Ordering::Relaxed);
         let Some(budget) = self.budgets.get(provider.index()) else { return false };
-        budget.add_if(PART, now, |recent| {
+        budget.retries.add_if(PART, now, |recent| {
             let requests = recent.total.saturating_sub(recent.part);
             (recent.part + 1) * 100 <= requests * percent + RETRY_BUDGET_LEAST * 100
         })
+    }
+
+    fn first_token_percentile_us(&self, target: TargetKey, percent: u8) -> Option<u64> {
+        self.find(stored(target)).and_then(|index| self.seats.get(index)?.latency.percentile_us(percent))
+    }
+
+    fn hedge_earned(&self, provider: ProviderId) {
+        let Some(budget) = self.budgets.get(provider.index()) else { return };
+        // Two that see it below the bound at once go over it by one share: what matters is that no share counts twice.
+        if budget.hedges.load(Ordering::Relaxed) < HEDGES_SAVED_MAX * HEDGE {
+            budget.hedges.fetch_add(HEDGE_PERCENT, Ordering::Relaxed);
+        }
+    }
+
+    fn hedge_allowed(&self, provider: ProviderId) -> bool {
+        let Some(budget) = self.budgets.get(provider.index()) else { return false };
+        let spend = |saved: u32| saved.checked_sub(HEDGE);
+        budget.hedges.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
     }
 
     fn key_standing(&self, key: KeyKey, now: Now) -> KeyStanding {

@@ -102,9 +102,11 @@
 //! timeouts = {}                # over the provider's; also first_token_secs
 //! retry_unanswered = true      # elsewhere, after a request was sent and nothing came back: it may be billed twice
 //! retry_missing_model = false  # elsewhere, when a provider does not know the model
+//! hold_back = …                # in place of the provider's; likewise hedge_percentile
 //! [[fallback]]                 # the same for what is asked for as `{provider}/{model}`: the first that fits counts
 //! match = …                    # a model; a `*` at the end stands for any rest
-//! to = …                       # as fallbacks; also attempts_max, timeouts, retry_unanswered, retry_missing_model
+//! to = …                       # as fallbacks; also attempts_max, timeouts, retry_unanswered, retry_missing_model,
+//!                              # hold_back, hedge_percentile
 //! [aliases]                    # other names for models
 //! "…" = …                      # a model or a route; with a `*` at its end, for every name that begins so
 //! [[provider]]
@@ -122,6 +124,10 @@
 //! timeouts = {}                # as above, for this provider
 //! pool_idle_max = 128          # per core and target
 //! pool_idle_secs = 30
+//! hold_back = {}               # { events = …, secs = … }: of a stream, until one of the two is reached, so that a failure in
+//!                              # them goes elsewhere; adds to the time to the first token
+//! hedge_percentile = 0         # 50 to 99: a stream without a first event after this percentile of the target's times to first
+//!                              # token is asked elsewhere, too, and may be billed twice; at most 5 % of requests
 //! ```
 
 mod access;
@@ -133,6 +139,7 @@ mod certificate;
 mod check;
 mod complaint;
 mod credential;
+pub mod first_byte;
 mod interpolate;
 mod logs;
 mod masking;

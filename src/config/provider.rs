@@ -6,6 +6,7 @@ use super::{
     certificate,
     check::timeouts,
     credential,
+    first_byte::{self, HoldBack},
     price::PriceList,
     profiles::{self, Profile, Reasoning},
     raw::{Field, Table, Text},
@@ -54,6 +55,8 @@ pub(super) fn provider(
     };
     let pool_idle_max = table.get("pool_idle_max").and_then(|field| field.count(0..=POOL_IDLE_MAX));
     let pool_idle_time = table.get("pool_idle_secs").and_then(|field| field.secs(TICK..=CONFIG_TIME_MAX));
+    let hold_back = table.get("hold_back").and_then(first_byte::hold_back);
+    let hedge_percentile = table.get("hedge_percentile").and_then(first_byte::hedge_percentile);
     table.close();
 
     let (name, url) = (name?, base?.url);
@@ -90,6 +93,8 @@ pub(super) fn provider(
         prices: PriceList::default(),
         pool_idle_max: pool_idle_max.unwrap_or(POOL_IDLE_PER_TARGET_MAX),
         pool_idle_time: pool_idle_time.unwrap_or(POOL_IDLE_TIME),
+        hold_back: hold_back.unwrap_or(HoldBack::OFF),
+        hedge_percentile: hedge_percentile.unwrap_or(0),
     })
 }
 

@@ -15,6 +15,7 @@ use std::{
 use super::{
     access_log::AccessLog,
     breaker::{Breaker, Retry},
+    first_byte::HoldBack,
     logs::KeptLogs,
     price::{Catalogue, PriceList},
     quotas::{Numbered, Quotas},
@@ -256,6 +257,9 @@ pub struct Provider {
     /// Idle connections that a core keeps per target.
     pub pool_idle_max: usize,
     pub pool_idle_time: Duration,
+    pub hold_back: HoldBack,
+    /// Of its targets' times to first token: after it, another target is asked, too. 0: never.
+    pub hedge_percentile: u8,
     /// How much may be asked of it, by everyone together.
     pub allowance: Option<Numbered>,
     /// What its models cost.

@@ -13,7 +13,8 @@ use zeroize::Zeroize;
 use super::sim::planted::{self, Bug};
 use super::{
     ask::Ask,
-    h1::Client,
+    cancel::Cancel,
+    h1::{Audience, Client},
     lens::Kind,
     outgoing::Outgoing,
     pool,
@@ -62,6 +63,15 @@ pub(super) enum NoAnswer {
     ClientGone,
 }
 
+/// A request that has been sent, and what its answer will come over.
+pub(super) struct Sent<C> {
+    pub wire: C,
+    pub home: pool::Target,
+    /// The connection came from the pool.
+    pub reused: bool,
+    pub at: Now,
+}
+
 /// Sends the request to the target and reads the head of its answer.
 #[expect(
     clippy::too_many_arguments,
@@ -78,28 +88,56 @@ pub(super) async fn attempt<W: World>(
     record: &mut Record,
     pooled: bool,
 ) -> Result<Answer<W::Wire>, NoAnswer> {
-    let home = pool::Target { generation: snapshot.generation, provider: target.place.0, key: target.key };
-    let (mut wire, reused) = connection(world, snapshot, target, timeouts, home, record, pooled).await?;
+    let sent = open(world, snapshot, target, timeouts, request, ask, record, pooled, None).await;
+    let Sent { mut wire, home, reused, at } = sent.map_err(NoAnswer::Failed)?;
     let failed = |failure: Failure| NoAnswer::Failed(Failure { reused, ..failure });
-    if let Err(failure) = send(world, &snapshot.limits, &mut wire, target, request, ask).await {
-        return Err(failed(failure));
-    }
-    let sent = world.now();
-    record.phases.sent = Some(sent);
     let total = record.phases.started + timeouts.total;
-    let until = sooner(total, sent + timeouts.first_byte, Waiting::FirstByte);
+    let until = sooner(total, at + timeouts.first_byte, Waiting::FirstByte);
     let head = read_head(world, client, &mut wire, until).await;
-    record.waited(Party::Upstream, sent, world.now());
+    let over = world.now();
+    record.waited(Party::Upstream, at, over);
     match head? {
         Ok((buffer, head)) => {
+            record.phases.first_byte = Some(over);
             let kind = reply::kind(&head, &buffer);
             Ok(Answer { wire, home, buffer, head, kind })
         }
         Err(failure) => Err(failed(failure)),
     }
 }
+/// Connects to the target and sends it the request, as long as `cancel` is not asked for.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the facts of one attempt; a struct of them would only rename them"
+)]
+pub(super) async fn open<W: World>(
+    world: &W,
+    snapshot: &Snapshot,
+    target: Target<'_, '_>,
+    timeouts: Timeouts,
+    request: &mut Request,
+    ask: &Ask,
+    record: &mut Record,
+    pooled: bool,
+    cancel: Option<&Cancel>,
+) -> Result<Sent<W::Wire>, Failure> {
+    let home = pool::Target { generation: snapshot.generation, provider: target.place.0, key: target.key };
+    let (mut wire, reused) =
+        connection(world, snapshot, target, timeouts, home, record, pooled, cancel).await?;
+    let _armed = cancel.map(|cancel| cancel.arm(wire.shutter()));
+    if let Err(failure) = send(world, &snapshot.limits, &mut wire, target, request, ask).await {
+        return Err(Failure { reused, ..failure });
+    }
+    let at = world.now();
+    record.phases.sent = Some(at);
+    Ok(Sent { wire, home, reused, at })
+}
 
 /// An idle connection if there is one and `pooled` allows it, else a fresh one; whether it was used before.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the facts of one attempt; a struct of them would only rename them"
+)]
 async fn connection<W: World>(
     world: &W,
     snapshot: &Snapshot,
@@ -108,7 +146,8 @@ async fn connection<W: World>(
     home: pool::Target,
     record: &mut Record,
     pooled: bool,
-) -> Result<(W::Wire, bool), NoAnswer> {
+    cancel: Option<&Cancel>,
+) -> Result<(W::Wire, bool), Failure> {
     let now = world.now();
     let idle = if pooled { world.local().pool.borrow_mut().lease(home, now) } else { None };
     if let Some(wire) = idle {
@@ -118,10 +157,10 @@ async fn connection<W: World>(
     }
     world.local().sheet.borrow_mut().upstream.opened += 1;
     let until = now + timeouts.connect + snapshot.limits.handshake_time;
-    let dialled = world.dial(snapshot, target.place, until).await;
+    let dialled = world.dial(snapshot, target.place, until, cancel).await;
     let over = world.now();
     record.waited(Party::Upstream, now, over);
-    let wire = dialled.map_err(NoAnswer::Failed)?;
+    let wire = dialled?;
     record.phases.connected = Some(over);
     Ok((wire, false))
 }
@@ -167,9 +206,9 @@ pub(super) fn sooner(total: Now, at: Now, why: Waiting) -> (Now, Waiting) {
 }
 
 /// Reads the final head, over any interim ones. The outer error is the client's departure.
-async fn read_head<W: World>(
+pub(super) async fn read_head<W: World>(
     world: &W,
-    client: &mut Client<W::Wire>,
+    client: &mut impl Audience,
     wire: &mut W::Wire,
     until: (Now, Waiting),
 ) -> Result<Result<(Vec<u8>, ResponseHead), Failure>, NoAnswer> {
@@ -228,7 +267,7 @@ async fn read_head<W: World>(
 /// The body of an answer that is short and JSON, read to its end; `None` where it is another. It stays in the answer's buffer.
 pub(super) async fn short_body<W: World>(
     world: &W,
-    client: &mut Client<W::Wire>,
+    client: &mut impl Audience,
     answer: &mut Answer<W::Wire>,
 ) -> Result<Option<Vec<u8>>, NoAnswer> {
     const MOST: usize = limits::ERROR_BODY_BYTES_MAX;
@@ -314,7 +353,7 @@ pub(super) async fn wait_watching<W: World>(world: &W, client: &mut Client<W::Wi
 }
 
 /// Waits until the upstream has something to read or has ended, unless the client leaves first.
-async fn readable_watching<C: Wire>(client: &mut Client<C>, wire: &mut C) -> Still {
+async fn readable_watching<C: Wire>(client: &mut impl Audience, wire: &mut C) -> Still {
     poll_fn(|cx| {
         if wire.poll_readable(cx).is_ready() {
             return Poll::Ready(Still::There);
@@ -325,7 +364,7 @@ async fn readable_watching<C: Wire>(client: &mut Client<C>, wire: &mut C) -> Sti
 }
 
 /// Reads from the upstream unless the client leaves first.
-pub async fn read_watching<C: Wire>(client: &mut Client<C>, wire: &mut C, into: Vec<u8>) -> Watched {
+pub async fn read_watching<C: Wire>(client: &mut impl Audience, wire: &mut C, into: Vec<u8>) -> Watched {
     let shut = wire.shutter();
     let mut read = pin!(wire.read(into));
     let early = poll_fn(|cx| {

@@ -13,7 +13,8 @@ use super::{
     Facts, Stop,
     ask::{Ask, is_media_type},
     attempt::{self, Answer, NoAnswer, Still},
-    h1::Client,
+    h1::{Audience, Client},
+    hedge,
     lens::Kind,
     receive::Request,
     relay::{self, Relayed, Way},
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     base::{limits, money::NanoUsd, now::Now},
-    config::{Estimate, Snapshot},
+    config::{Estimate, Snapshot, first_byte::HoldBack},
     ledger::{
         record::{Record, Tokens},
         sheet::{AttemptResult, Move, Turn},
@@ -84,7 +85,7 @@ pub(super) async fn serve_plan<'s, W: World>(
             &mut request,
             ask,
             &mut attempted,
-            &course,
+            &mut course,
             facts,
             record,
         );
@@ -137,8 +138,8 @@ pub(super) async fn serve_plan<'s, W: World>(
                     (Some(answer), _) => {
                         let (timeouts, watch) =
                             (entitled.plan().terms.timeouts, ask.watch(provider.inject_usage));
-                        let way =
-                            Way { provider, timeouts, watch, yields: &|_| false, request: &mut request };
+                        let (yields, hold_back) = (&|_| false, HoldBack::OFF);
+                        let way = Way { provider, timeouts, watch, yields, request: &mut request, hold_back };
                         show(world, client, entitled, facts, way, *answer, record).await
                     }
                     (None, Came::Failed(failure)) => Err(Stop::Failed(failure)),
@@ -150,33 +151,35 @@ pub(super) async fn serve_plan<'s, W: World>(
 }
 
 /// How far the loop has come.
-struct Course {
+pub(super) struct Course {
     /// The target that is tried, by its place in the plan.
-    at: usize,
+    pub(super) at: usize,
     /// The key to use there, if it is not to be chosen anew.
-    key: Option<u16>,
-    attempts_max: u8,
-    tried: u8,
+    pub(super) key: Option<u16>,
+    pub(super) attempts_max: u8,
+    pub(super) tried: u8,
     /// At this target, under this key.
-    tried_here: u8,
+    pub(super) tried_here: u8,
     /// The provider keeps what it makes, or the body is too long to be sent again.
-    keeps: bool,
+    pub(super) keeps: bool,
     /// The client's SDK is trying again by itself.
-    client_retries: bool,
-    losses: Losses,
+    pub(super) client_retries: bool,
+    pub(super) losses: Losses,
+    /// A target further on that has been tried already, beside one before it.
+    pub(super) skip: Option<usize>,
     /// A provider's own limit that kept a target from being tried.
     limited: Option<Refusal>,
 }
 
 /// An attempt under way: where, with which key, and its place on the board.
-struct Attempted<'p, 'b, B: Outcomes> {
-    planned: Planned<'p>,
-    key: u16,
-    underway: Underway<'b, B>,
+pub(super) struct Attempted<'p, 'b, B: Outcomes> {
+    pub(super) planned: Planned<'p>,
+    pub(super) key: u16,
+    pub(super) underway: Underway<'b, B>,
 }
 
 impl<B: Outcomes> Attempted<'_, '_, B> {
-    fn target(&self) -> Target<'_, '_> {
+    pub(super) fn target(&self) -> Target<'_, '_> {
         let Planned { place, provider, model, .. } = &self.planned;
         Target { place: *place, provider, key: self.key, model }
     }
@@ -211,12 +214,19 @@ impl Course {
                 || request.body.len() > limits::REPLAYED_BODY_BYTES_MAX,
             client_retries: count.is_some_and(|count| count != b"0"),
             losses,
+            skip: None,
             limited: None,
         }
     }
 
     fn next_target(&mut self) {
-        (self.at, self.key, self.tried_here) = (self.at + 1, None, 0);
+        (self.at, self.key, self.tried_here) = (self.after_this(), None, 0);
+    }
+
+    /// The place of the target that comes after this one.
+    pub(super) fn after_this(&self) -> usize {
+        let next = self.at + 1;
+        if self.skip == Some(next) { next + 1 } else { next }
     }
 
     /// The next target that takes requests now, a key for it, and a place on the board. What does not is passed over.
@@ -254,6 +264,17 @@ impl Course {
     ) {
         self.tried = self.tried.saturating_add(1);
         self.tried_here = self.tried_here.saturating_add(1);
+        self.note(snapshot, planned, facts, record);
+    }
+
+    /// The same of where it is served from, whichever attempt that was.
+    pub(super) fn note<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        planned: &Planned<'_>,
+        facts: &mut Facts<'s>,
+        record: &mut Record,
+    ) {
         record.attempts = self.tried;
         record.provider = Some(planned.provider.id);
         record.model_used = planned.model.as_ref().into();
@@ -262,7 +283,7 @@ impl Course {
         facts.attempts = self.tried;
     }
 
-    fn situation<W: World>(
+    pub(super) fn situation<W: World>(
         &self,
         world: &W,
         entitled: &Entitled<'_, '_, '_, W::Quota>,
@@ -283,7 +304,7 @@ impl Course {
             may_bill_twice: plan.terms.retry_unanswered,
             missing_model_moves: plan.terms.retry_missing_model,
             another_key: other_key(world.health(), attempted, world.now()).is_some(),
-            another_target: self.at + 1 < plan.targets.len(),
+            another_target: self.after_this() < plan.targets.len(),
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             typical_us: world.health().first_token_us(planned.health),
         }
@@ -306,20 +327,20 @@ impl Course {
     clippy::too_many_arguments,
     reason = "the facts of one attempt; a struct of them would only rename them"
 )]
-async fn once<W: World>(
-    world: &W,
+async fn once<'w, 's, 'p, W: World>(
+    world: &'w W,
     client: &mut Client<W::Wire>,
-    snapshot: &Snapshot,
-    entitled: &mut Entitled<'_, '_, '_, W::Quota>,
+    snapshot: &'s Snapshot,
+    entitled: &mut Entitled<'_, '_, 'p, W::Quota>,
     request: &mut Option<Request>,
     ask: &Ask,
-    attempted: &mut Attempted<'_, '_, W::Health>,
-    course: &Course,
-    facts: &mut Facts<'_>,
+    attempted: &mut Attempted<'p, 'w, W::Health>,
+    course: &mut Course,
+    facts: &mut Facts<'s>,
     record: &mut Record,
 ) -> Result<End<W::Wire>, Stop> {
-    let provider = attempted.planned.provider;
-    let timeouts = entitled.plan().terms.timeouts;
+    let terms = entitled.plan().terms;
+    let timeouts = terms.timeouts;
     let Some(sent) = request.as_mut() else {
         debug_assert!(false, "a request is kept until its answer begins to leave");
         return Err(Stop::Refused(Refusal::Internal));
@@ -327,10 +348,23 @@ async fn once<W: World>(
     let pooled = course.tried_here == 1;
     #[cfg(test)]
     let pooled = pooled || planted::is(planted::Bug::StaleRetriedAgain);
+    let tried = match hedge::patience(world, entitled, ask, attempted, course) {
+        // Boxed: few are asked twice, and no exchange should be larger for it.
+        Some(patience) => {
+            let race = hedge::race(
+                world, client, snapshot, entitled, sent, ask, attempted, course, facts, record, patience,
+            );
+            Box::pin(race).await
+        }
+        None => {
+            let times = timeouts.over(attempted.planned.provider.timeouts);
+            let target = attempted.target();
+            attempt::attempt(world, client, snapshot, target, times, sent, ask, record, pooled).await
+        }
+    };
+    // Of two that were asked, the one whose outcome this is.
+    let provider = attempted.planned.provider;
     let count = |result| world.local().sheet.borrow_mut().attempt(provider.id, result);
-    let target = attempted.target();
-    let times = timeouts.over(provider.timeouts);
-    let tried = attempt::attempt(world, client, snapshot, target, times, sent, ask, record, pooled).await;
     let mut answer = match tried {
         Ok(answer) => answer,
         Err(NoAnswer::ClientGone) => {
@@ -343,10 +377,9 @@ async fn once<W: World>(
             return Ok(End::Came(Came::Failed(failure), None));
         }
     };
-    record.phases.first_byte = Some(world.now());
     facts.stays &= !world.draining();
     if is_page(&answer) {
-        let failure = Failure::new(Phase::Head, Cause::Malformed("a web page in the place of an answer"));
+        let failure = page();
         count(attempt::result_of(failure));
         return Ok(End::Came(Came::Failed(failure), None));
     }
@@ -364,13 +397,19 @@ async fn once<W: World>(
         is_stream && matches!(onward, Verdict::NextTarget | Verdict::OtherKey)
     };
     let yields = &yields;
-    let way = Way { provider, timeouts, watch: ask.watch(provider.inject_usage), yields, request };
+    let mut hold_back = terms.hold_back(provider);
+    if hold_back != HoldBack::OFF && !moves_when_lost(&situation) {
+        hold_back = HoldBack::OFF;
+    }
+    let way = Way { provider, timeouts, watch: ask.watch(provider.inject_usage), yields, request, hold_back };
     let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
     match relayed {
         Err(Stop::Failed(Failure { cause: Cause::ErrorEvent(said), .. })) => {
+            record.forget_answer();
             Ok(End::Came(begun_badly(said), None))
         }
         Err(Stop::Failed(failure)) if failure.cause != Cause::OverLimit && request.is_some() => {
+            record.forget_answer();
             Ok(End::Came(Came::Failed(failure), None))
         }
         relayed => {
@@ -381,10 +420,21 @@ async fn once<W: World>(
     }
 }
 
+/// Whether a stream that is lost before the commit point goes elsewhere. Where it does not, holding it back gains nothing.
+#[cold]
+fn moves_when_lost(situation: &Situation) -> bool {
+    let lost = Failure { answered: true, ..Failure::new(Phase::Body, Cause::Ended) };
+    matches!(judge(Came::Failed(lost), situation, 0, || false).verdict, Verdict::NextTarget)
+}
+
 /// Something else than the API took the request: no endpoint's answer is a web page.
-fn is_page<C>(answer: &Answer<C>) -> bool {
+pub(super) fn is_page<C>(answer: &Answer<C>) -> bool {
     let media_type = answer.head.known(&answer.buffer, Known::ContentType);
     answer.head.status < 300 && media_type.is_some_and(|value| is_media_type(value, b"text/html"))
+}
+
+pub(super) fn page() -> Failure {
+    Failure::new(Phase::Head, Cause::Malformed("a web page in the place of an answer"))
 }
 
 /// Corrects what was reserved by what an answer used, and notes what that costs.
@@ -446,9 +496,9 @@ async fn show<W: World>(
 }
 
 /// What an answer that is an error says. A short JSON body is read to its end for it.
-async fn error_of<W: World>(
+pub(super) async fn error_of<W: World>(
     world: &W,
-    client: &mut Client<W::Wire>,
+    client: &mut impl Audience,
     answer: &mut Answer<W::Wire>,
 ) -> Result<Answered, Stop> {
     let retry_after_ms = upstream_error::retry_after_ms(&answer.head, &answer.buffer, world.unix_ms());
@@ -489,7 +539,12 @@ fn report<W: World>(
 }
 
 /// Tells the board what an attempt that came to nothing means for its target and its key.
-fn bear<W: World>(world: &W, attempted: &mut Attempted<'_, '_, W::Health>, came: Came, judgement: Judgement) {
+pub(super) fn bear<W: World>(
+    world: &W,
+    attempted: &mut Attempted<'_, '_, W::Health>,
+    came: Came,
+    judgement: Judgement,
+) {
     let Attempted { planned, key, underway } = attempted;
     let now = world.now();
     let aside = |fault, turn| {
@@ -526,7 +581,7 @@ fn key_of(planned: &Planned<'_>, key: u16) -> KeyKey {
 }
 
 /// The planned key if it is good, else another of the provider's that is; or how long until there is one.
-fn good_key<B: Outcomes>(health: &B, planned: &Planned<'_>, now: Now) -> Result<u16, u64> {
+pub(super) fn good_key<B: Outcomes>(health: &B, planned: &Planned<'_>, now: Now) -> Result<u16, u64> {
     let standing = |key| health.key_standing(key_of(planned, key), now);
     let aside = match standing(planned.key) {
         KeyStanding::Good => return Ok(planned.key),

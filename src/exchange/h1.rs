@@ -26,6 +26,26 @@ pub struct Client<C> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
+/// Who may leave while something is awaited for it.
+pub trait Audience {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone>;
+}
+
+/// Somebody else looks whether the client is still there.
+pub(super) struct Elsewhere;
+
+impl Audience for Elsewhere {
+    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Gone> {
+        Poll::Pending
+    }
+}
+
+impl<C: Wire> Audience for Client<C> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        Self::poll_gone(self, cx)
+    }
+}
+
 impl<C: Wire> Client<C> {
     pub fn new(wire: C, address: IpAddr) -> Self {
         Self { wire, carry: Vec::new(), address, ahead: false }

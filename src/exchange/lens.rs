@@ -141,6 +141,14 @@ impl Lens {
         self.token_events
     }
 
+    /// How many whole events have come, whatever they carried.
+    pub(super) fn whole_events(&self) -> u64 {
+        match &self.view {
+            View::Events(events) => self.token_events + u64::from(events.whole),
+            View::Held | View::Opaque { .. } => 0,
+        }
+    }
+
     /// Whether what may leave is held back until the body has ended.
     pub(super) fn holds(&self) -> bool {
         matches!(self.view, View::Held)

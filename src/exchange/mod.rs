@@ -7,8 +7,11 @@
 mod ask;
 mod attempt;
 mod budget;
+pub mod cancel;
 mod failover;
 pub mod h1;
+mod hedge;
+mod hold;
 mod intake;
 mod lens;
 pub mod local;

@@ -9,6 +9,7 @@ use super::{
     Facts, Stop,
     attempt::{Answer, Watched, cause, ended, may_stay, read_watching, sooner},
     h1::Client,
+    hold::{Hold, Waited},
     intake::{End, Intake, Outward},
     lens::Lens,
     outgoing::Outgoing,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     base::waiting::Waiting,
-    config::{Limits, Provider, routes::RouteTimeouts},
+    config::{Limits, Provider, first_byte::HoldBack, routes::RouteTimeouts},
     ledger::record::{Party, Record},
     policy::{
         admit::Entitled,
@@ -51,6 +52,8 @@ pub(super) struct Way<'a> {
     pub yields: &'a dyn Fn(Option<Said>) -> bool,
     /// What was asked, until nothing can be asked again.
     pub request: &'a mut Option<Request>,
+    /// How much of a stream is held before the commit point.
+    pub hold_back: HoldBack,
 }
 
 /// Relays `answer` and, if that went well, gives the upstream's connection back.
@@ -63,7 +66,7 @@ pub(super) async fn relay<W: World>(
     answer: Answer<W::Wire>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
-    let Way { provider, timeouts, watch, yields, request } = way;
+    let Way { provider, timeouts, watch, yields, request, hold_back } = way;
     let times = timeouts.over(provider.timeouts);
     let Answer { mut wire, home, buffer, head, kind } = answer;
     let mut lens = Lens::of(kind, &head, watch, provider.reasoning_apart);
@@ -71,6 +74,7 @@ pub(super) async fn relay<W: World>(
     reply::begin(&mut ours, &head, &buffer, kind, facts);
     let mut intake = Intake::new(buffer, head.bytes, head.framing);
     let mut committed: Option<Outward> = None;
+    let mut hold = Hold::of(hold_back, kind);
     let limits = facts.limits;
     let total = record.phases.started + times.total;
     let first_token = record.phases.sent.zip(timeouts.first_token).map(|(sent, span)| sent + span);
@@ -92,7 +96,9 @@ pub(super) async fn relay<W: World>(
             }
             Ok(()) => {}
         }
-        if has_ended || (!lens.holds() && intake.ready_bytes() > 0) {
+        let held = hold.as_mut().is_some_and(|hold| !has_ended && hold.keeps(&intake, &lens, world.now()));
+        if has_ended || (!held && !lens.holds() && intake.ready_bytes() > 0) {
+            hold = None;
             let outward = *committed.get_or_insert_with(|| {
                 // The commit point: nothing is tried again from here, so nothing need be kept for it.
                 if let Some(request) = request.take() {
@@ -124,6 +130,11 @@ pub(super) async fn relay<W: World>(
             until = (at, Waiting::FirstToken);
         }
         wire.expire_at(until.0, until.1);
+        if let Some(hold) = &mut hold
+            && let Waited::TimeUp = hold.wait(world, client, &mut wire).await
+        {
+            continue;
+        }
         let read = match read_watching(client, &mut wire, std::mem::take(&mut intake.buffer)).await {
             Watched::Read(read, buffer) => {
                 intake.buffer = buffer;

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{local::Local, outgoing::Outgoing};
+use super::{cancel::Cancel, local::Local, outgoing::Outgoing};
 use crate::{
     base::{
         now::Now,
@@ -115,11 +115,13 @@ pub trait World {
     /// An exchange has ended; `line` is called only where somebody wants to know. Called once for each, and never waits.
     fn log(&self, line: impl FnOnce() -> Logged);
 
-    /// A fresh connection to a provider of `snapshot`, with TLS where its address says https, before `until`.
+    /// A fresh connection to a provider of `snapshot`, with TLS where its address says https, before `until`, and as long as
+    /// `cancel` is not asked for.
     async fn dial(
         &self,
         snapshot: &Snapshot,
         place: ProviderPlace,
         until: Now,
+        cancel: Option<&Cancel>,
     ) -> Result<Self::Wire, Failure>;
 }

@@ -114,6 +114,10 @@ pub fn render(book: &Book, facts: &Facts) -> String {
         let labels = [("provider", provider(key.provider)), ("to", key.to.name()), ("reason", key.reason)];
         page.sample(&labels, count);
     }
+    page.family(names::HEDGES);
+    for (key, count) in totals.hedges.iter() {
+        page.sample(&[("provider", provider(key.provider)), ("result", key.hedge.name())], count);
+    }
     page.family(names::HEALTH_CHANGES);
     for (key, count) in totals.turns.iter() {
         page.sample(&[("provider", provider(key.provider)), ("change", key.turn.name())], count);

@@ -76,6 +76,10 @@ pub const MOVES: Metric = counter(
     "rw_attempts_moved_total",
     "Further tries after one that failed, by the provider that failed, where the request turned, and why.",
 );
+pub const HEDGES: Metric = counter(
+    "rw_hedges_total",
+    "Second attempts beside a first that was slow, by its provider: begun, won, or refused by the budget.",
+);
 pub const HEALTH_CHANGES: Metric = counter(
     "rw_upstream_health_changes_total",
     "Breakers of targets that opened or closed, and keys that were put aside: without money, or refused.",

@@ -44,6 +44,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// The answer that had begun never reached its client: another will, or none.
+    pub fn forget_answer(&mut self) {
+        self.phases.first_token = None;
+        (self.tokens, self.said) = (Tokens::default(), MilliTokens::default());
+    }
+
     /// A record whose first phase begins `now`.
     pub fn new(operation: &'static str, now: Now) -> Self {
         Self {

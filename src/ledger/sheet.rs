@@ -24,6 +24,8 @@ pub struct Sheet {
     pub attempts: Counts<AttemptKey>,
     /// What was tried after an attempt that failed.
     pub moves: Counts<MoveKey>,
+    /// What became of second attempts beside a first that was slow.
+    pub hedges: Counts<HedgeKey>,
     /// What happened to the health of a provider's targets and keys.
     pub turns: Counts<TurnKey>,
     pub tokens: Counts<TokenKey>,
@@ -58,6 +60,7 @@ impl Default for Sheet {
             outcomes: Counts::new(),
             attempts: Counts::new(),
             moves: Counts::new(),
+            hedges: Counts::new(),
             turns: Counts::new(),
             tokens: Counts::new(),
             cost: Counts::new(),
@@ -121,6 +124,11 @@ impl Sheet {
         self.moves.add(MoveKey { provider: Some(provider), to, reason }, 1);
     }
 
+    /// Counts what became of a hedge, under the provider that was slow.
+    pub fn hedged(&mut self, provider: ProviderId, hedge: Hedge) {
+        self.hedges.add(HedgeKey { provider: Some(provider), hedge }, 1);
+    }
+
     /// Counts a change of health.
     pub fn turned(&mut self, provider: ProviderId, turn: Turn) {
         self.turns.add(TurnKey { provider: Some(provider), turn }, 1);
@@ -137,6 +145,7 @@ impl Sheet {
         self.outcomes.merge(&other.outcomes);
         self.attempts.merge(&other.attempts);
         self.moves.merge(&other.moves);
+        self.hedges.merge(&other.hedges);
         self.turns.merge(&other.turns);
         self.tokens.merge(&other.tokens);
         self.cost.merge(&other.cost);
@@ -165,6 +174,7 @@ impl Sheet {
         self.outcomes.clear();
         self.attempts.clear();
         self.moves.clear();
+        self.hedges.clear();
         self.turns.clear();
         self.tokens.clear();
         self.cost.clear();
@@ -240,6 +250,37 @@ impl Move {
     }
 }
 
+/// One row of `hedges`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HedgeKey {
+    pub provider: Option<ProviderId>,
+    pub hedge: Hedge,
+}
+
+impl CountKey for HedgeKey {
+    const OTHER: Self = Self { provider: None, hedge: Hedge::Begun };
+}
+
+/// A second attempt beside a first that is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hedge {
+    Begun,
+    /// Its answer was the client's.
+    Won,
+    /// The provider's requests had not saved up one.
+    Refused,
+}
+
+impl Hedge {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Won => "won",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// One row of `turns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TurnKey {
@@ -304,7 +345,7 @@ pub enum AttemptResult {
     TimedOut,
     /// The connection broke, or what came was no HTTP.
     Lost,
-    /// We broke it off because the client left.
+    /// We broke it off because the client left, or because another that was asked beside it began first.
     Cancelled,
 }
 
@@ -394,6 +435,7 @@ mod tests {
             Event::Attempt(provider, result) => sheet.attempt(ProviderId(provider), result),
             Event::Moved(provider, to, turn) => {
                 sheet.moved(ProviderId(provider), to, "lost");
+                sheet.hedged(ProviderId(provider), Hedge::Won);
                 sheet.turned(ProviderId(provider), turn);
             }
             Event::Gap(gap_us) => sheet.gap(gap_us),

@@ -101,6 +101,11 @@ pub struct Entitled<'a, 's, 'p, Q: Quota> {
     own: usize,
 }
 
+/// Where the limits of a second attempt begin among all that an exchange holds.
+#[derive(Debug)]
+#[must_use = "one of two attempts has to give back what it holds"]
+pub struct Beside(usize);
+
 /// May this request be read? `told` becomes what the client is to hear of its limits, and `visitor` who it is, whatever
 /// the verdict.
 ///
@@ -246,6 +251,32 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
         spending.take(numbered.line, &numbered.allowance, Demand { now, ..self.demand })?;
         spending.count_requests();
         Ok(())
+    }
+
+    /// May this target be asked beside the one that is? Says where what it holds of its provider's limits begins.
+    pub fn attempt_beside(&mut self, planned: &Planned<'p>, now: Now) -> Result<Beside, Refusal> {
+        let spending = &mut self.admitted.spending;
+        let beside = Beside(spending.mark());
+        if let Some(numbered) = &planned.provider.allowance {
+            let taken = spending.take(numbered.line, &numbered.allowance, Demand { now, ..self.demand });
+            if let Err(refusal) = taken {
+                spending.give_back(beside.0);
+                return Err(refusal);
+            }
+            spending.count_requests_from(beside.0);
+        }
+        Ok(beside)
+    }
+
+    /// The target that was asked first goes on alone: what the other held is given back.
+    pub fn keep_first(&mut self, beside: Beside) {
+        self.admitted.spending.give_back(beside.0);
+    }
+
+    /// The target that was asked beside it, this one, goes on alone: what the first held is given back.
+    pub fn keep_beside(&mut self, planned: &Planned<'p>, beside: Beside) {
+        self.price = planned.provider.prices.of(&planned.model);
+        self.admitted.spending.give_back_between(self.own, beside.0);
     }
 
     /// A stream has brought so many events. Whether a limit ends it here.
@@ -626,6 +657,7 @@ mod tests {
     #[test]
     fn a_second_attempt_does_not_meet_the_first_at_the_providers_limits() {
         let limits = "[[limit]]\nby = \"provider\"\nconcurrent_requests = 1\ntokens_per_day = 100000\n";
+        let unlimited = snapshot("");
         let snapshot = snapshot(limits);
         let cells = Cells::default();
         let head = "POST / HTTP/1.1\r\nhost: g\r\n\r\n";
@@ -662,6 +694,20 @@ mod tests {
         for _ in 0..3 {
             assert!(entitled.attempt(&target, now).is_ok());
         }
+        // Beside it is another matter: there is one place, and what was refused of it took nothing.
+        assert!(entitled.attempt_beside(&target, now).is_err());
+        assert!(entitled.attempt(&target, now).is_ok());
+        // A target without limits beside it, and back: whoever goes on alone holds what is its own.
+        let mut free = target.clone();
+        free.provider = &unlimited.providers[0];
+        let beside = entitled.attempt_beside(&free, now).expect("it has no limits");
+        entitled.keep_first(beside);
+        assert!(entitled.attempt_beside(&target, now).is_err(), "the first still has its place");
+        let beside = entitled.attempt_beside(&free, now).expect("it has no limits");
+        entitled.keep_beside(&free, beside);
+        let beside = entitled.attempt_beside(&target, now).expect("the first has left its place");
+        entitled.keep_beside(&target, beside);
+        assert!(entitled.attempt_beside(&target, now).is_err(), "the second has it now");
         drop(admitted);
         assert!(cells.is_quiet());
     }

@@ -109,6 +109,15 @@ pub trait Outcomes: Health {
     /// Spends one of the retries that a provider's targets may have; `false` if none is left.
     fn retry_allowed(&self, provider: ProviderId, now: Now) -> bool;
 
+    /// A percentile of the recent times to first token, if enough are known. Walks a histogram: not for every request.
+    fn first_token_percentile_us(&self, target: TargetKey, percent: u8) -> Option<u64>;
+
+    /// A request goes to a provider that could be asked elsewhere, too: a part of a hedge is saved up.
+    fn hedge_earned(&self, provider: ProviderId);
+
+    /// Spends one hedge of what a provider's requests have saved up; `false` if there is none.
+    fn hedge_allowed(&self, provider: ProviderId) -> bool;
+
     fn key_standing(&self, key: KeyKey, now: Now) -> KeyStanding;
 
     /// Puts a key aside for its time.
@@ -173,6 +182,13 @@ pub(crate) mod calm {
     #[derive(Default)]
     pub(crate) struct Calm {
         under_way: Cell<u32>,
+        /// Every percentile of every target; unknown unless a test says it.
+        pub(crate) first_token_us: Cell<Option<u64>>,
+        /// Hedges that are refused before one is allowed.
+        pub(crate) hedges_refused: Cell<u32>,
+        /// What was reported: failures, and times to first token.
+        pub(crate) failures: Cell<u32>,
+        pub(crate) first_tokens: Cell<u32>,
     }
 
     impl Calm {
@@ -202,7 +218,9 @@ pub(crate) mod calm {
             Some(Ticket { target, seat: None, probe: None })
         }
 
-        fn first_token(&self, _ticket: &Ticket, _us: u64) {}
+        fn first_token(&self, _ticket: &Ticket, _us: u64) {
+            self.first_tokens.set(self.first_tokens.get() + 1);
+        }
 
         fn succeeded(&self, _ticket: &mut Ticket, _now: Now) -> Option<Change> {
             None
@@ -215,6 +233,7 @@ pub(crate) mod calm {
             _now: Now,
             _chance: u64,
         ) -> Option<Change> {
+            self.failures.set(self.failures.get() + 1);
             None
         }
 
@@ -224,6 +243,18 @@ pub(crate) mod calm {
 
         fn retry_allowed(&self, _provider: ProviderId, _now: Now) -> bool {
             true
+        }
+
+        fn first_token_percentile_us(&self, _target: TargetKey, _percent: u8) -> Option<u64> {
+            self.first_token_us.get()
+        }
+
+        fn hedge_earned(&self, _provider: ProviderId) {}
+
+        fn hedge_allowed(&self, _provider: ProviderId) -> bool {
+            let refused = self.hedges_refused.get();
+            self.hedges_refused.set(refused.saturating_sub(1));
+            refused == 0
         }
 
         fn key_standing(&self, _key: KeyKey, _now: Now) -> KeyStanding {

@@ -230,9 +230,24 @@ impl<'q, Q: Quota> Spending<'q, Q> {
         self.taken.len()
     }
 
+    /// The same for those taken since `mark`.
+    pub fn count_requests_from(&mut self, mark: usize) {
+        let mut at = 0;
+        self.taken.retain(|taken| {
+            at += 1;
+            at <= mark || !matches!(taken, Taken::Request { .. })
+        });
+    }
+
     /// Gives back what was taken since `mark` and is not counted for good.
     pub fn give_back(&mut self, mark: usize) {
-        for taken in self.taken.iter().skip(mark) {
+        self.give_back_between(mark, self.taken.len());
+    }
+
+    /// The same of what was taken since `mark` and before `end`.
+    pub fn give_back_between(&mut self, mark: usize, end: usize) {
+        let given = mark.min(end)..end.min(self.taken.len());
+        for taken in &self.taken[given.clone()] {
             match taken {
                 Taken::Request { line, measure, rate } => {
                     self.quota.settle(*line, *measure, *rate, 1, 0, self.last);
@@ -245,12 +260,12 @@ impl<'q, Q: Quota> Spending<'q, Q> {
             }
         }
         // Last: nothing may be counted in a line that has been let go.
-        for taken in self.taken.iter().skip(mark) {
+        for taken in &self.taken[given.clone()] {
             if let Taken::Held(line) = taken {
                 self.quota.let_go(*line);
             }
         }
-        self.taken.truncate(mark);
+        self.taken.drain(given);
     }
 }
 

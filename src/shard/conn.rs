@@ -24,6 +24,7 @@ use crate::{
     config::{ProviderPlace, Snapshot, callers::Callers},
     exchange::{
         self, Next,
+        cancel::Cancel,
         h1::Client,
         local::Local,
         seam::{Wire, World},
@@ -261,9 +262,15 @@ impl World for Shard {
         }
     }
 
-    async fn dial(&self, snapshot: &Snapshot, place: ProviderPlace, until: Now) -> Result<Stream, Failure> {
+    async fn dial(
+        &self,
+        snapshot: &Snapshot,
+        place: ProviderPlace,
+        until: Now,
+        cancel: Option<&Cancel>,
+    ) -> Result<Stream, Failure> {
         // Boxed: most exchanges find a connection in the pool, and need not be as large as this.
-        Box::pin(dial::dial(self, snapshot, place, until)).await
+        Box::pin(dial::dial(self, snapshot, place, until, cancel)).await
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     base::{address, now::Now, waiting::Waiting},
     config::{Dial, Provider, ProviderPlace, Snapshot},
+    exchange::cancel::Cancel,
     policy::attempts::{Cause, Failure, Phase},
 };
 
@@ -27,18 +28,19 @@ pub(super) async fn dial(
     snapshot: &Snapshot,
     place: ProviderPlace,
     until: Now,
+    cancel: Option<&Cancel>,
 ) -> Result<Stream, Failure> {
     let provider = &snapshot.providers[usize::from(place.0)];
     let connect_until = until.min(shard.clock.now() + provider.timeouts.connect);
     let mut tcp = match &provider.dial {
-        Dial::Address(ip) => connect(shard, &[*ip], provider, connect_until).await?,
+        Dial::Address(ip) => connect(shard, &[*ip], provider, connect_until, cancel).await?,
         Dial::Name(name) => {
             let addresses = shard.current_addresses();
             let known = match addresses.as_ref().and_then(|addresses| addresses.of(name)) {
                 Some(Ok(known)) => known.clone(),
                 Some(Err(_)) | None => return Err(Failure::new(Phase::Resolve, Cause::NoAddress)),
             };
-            connect(shard, &known, provider, connect_until).await?
+            connect(shard, &known, provider, connect_until, cancel).await?
         }
     };
     if !provider.tls {
@@ -48,6 +50,7 @@ pub(super) async fn dial(
     let config = shard.client_tls(snapshot.generation, place, provider)?;
     let failed = |cause| Failure::new(Phase::Handshake, cause);
     let name = ServerName::try_from(provider.host.to_string()).map_err(|_| failed(Cause::Tls))?;
+    let _armed = cancel.map(|cancel| cancel.arm(tcp.shutter()));
     // Boxed: a handshake's state is large, and no exchange should carry it when it is over.
     match Box::pin(Tls::connect(tcp, config, name)).await {
         Ok(tls) => Ok(Stream::Tls(tls)),
@@ -63,6 +66,7 @@ async fn connect(
     addresses: &[IpAddr],
     provider: &Provider,
     until: Now,
+    cancel: Option<&Cancel>,
 ) -> Result<Tcp, Failure> {
     let permitted = || addresses.iter().filter(|ip| provider.private || address::is_public(**ip));
     let count = permitted().count();
@@ -72,10 +76,13 @@ async fn connect(
     }
     let mut cause = Cause::NoAddress;
     for (tried, ip) in permitted().enumerate() {
+        if cancel.is_some_and(Cancel::is_asked) {
+            break;
+        }
         let now = shard.clock.now();
         let left = until.since(now);
         let share = left / u32::try_from(count - tried).unwrap_or(u32::MAX);
-        match one(shard, SocketAddr::new(*ip, provider.port), now + share).await {
+        match one(shard, SocketAddr::new(*ip, provider.port), now + share, cancel).await {
             Ok(tcp) => return Ok(tcp),
             Err(why) => cause = why,
         }
@@ -84,7 +91,7 @@ async fn connect(
 }
 
 /// monoio's own connect cannot be ended by a deadline; a nonblocking connect that becomes writable can.
-async fn one(shard: &Shard, address: SocketAddr, until: Now) -> Result<Tcp, Cause> {
+async fn one(shard: &Shard, address: SocketAddr, until: Now, cancel: Option<&Cancel>) -> Result<Tcp, Cause> {
     let begin = || -> io::Result<Tcp> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -98,6 +105,7 @@ async fn one(shard: &Shard, address: SocketAddr, until: Now) -> Result<Tcp, Caus
     };
     let mut tcp = begin().map_err(|_| Cause::Broken)?;
     tcp.expire_at(until, Waiting::Connect);
+    let _armed = cancel.map(|cancel| cancel.arm(tcp.shutter()));
     tcp.writable().await.map_err(|_| Cause::Broken)?;
     match (tcp.expired(), tcp.take_error()) {
         (Some(expiry), _) => Err(Cause::Expired(expiry)),

@@ -148,6 +148,12 @@ impl Tcp {
         self.fd
     }
 
+    /// See [`Wire::shutter`].
+    pub(super) fn shutter(&self) -> impl FnOnce() + 'static {
+        let fd = self.fd;
+        move || shutdown(fd, libc::SHUT_RDWR)
+    }
+
     /// Says FIN.
     pub(super) fn end_writing(&mut self) {
         shutdown(self.fd, libc::SHUT_WR);
@@ -265,8 +271,7 @@ impl Wire for Stream {
     }
 
     fn shutter(&self) -> impl FnOnce() + 'static {
-        let fd = self.tcp().fd();
-        move || shutdown(fd, libc::SHUT_RDWR)
+        self.tcp().shutter()
     }
 
     async fn finish(&mut self) {

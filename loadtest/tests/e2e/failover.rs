@@ -249,7 +249,7 @@ impl Places {
 }
 
 /// A listener whose backlog is full: further handshakes are not answered.
-fn black_hole() -> (Socket, Vec<TcpStream>) {
+pub(crate) fn black_hole() -> (Socket, Vec<TcpStream>) {
     let hole = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     hole.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("loopback");
     hole.listen(0).expect("it listens");

@@ -14,6 +14,8 @@ mod callers;
 mod explain;
 mod failover;
 mod graph;
+mod hedge;
+mod hold_back;
 mod http1;
 mod kept_logs;
 mod lifecycle;

@@ -246,3 +246,34 @@ fn cores_that_fail_together_open_once() {
         assert_eq!(opened.into_inner(), 1);
     }
 }
+
+#[test]
+fn at_most_one_request_in_twenty_is_asked_twice_whatever_the_cores_do() {
+    let board = HealthBoard::default();
+    assert!(!board.hedge_allowed(PROVIDER), "nothing is saved up at first");
+    let (asked, hedged) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5_000 {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    board.hedge_earned(PROVIDER);
+                    if board.hedge_allowed(PROVIDER) {
+                        let hedged = hedged.fetch_add(1, Ordering::SeqCst) + 1;
+                        assert!(hedged * 20 <= asked.load(Ordering::SeqCst));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(hedged.load(Ordering::SeqCst), 20_000 / 20, "none is lost either");
+}
+
+#[test]
+fn hedges_are_saved_up_to_a_bound_and_for_each_provider_apart() {
+    let board = HealthBoard::default();
+    (0..100_000).for_each(|_| board.hedge_earned(PROVIDER));
+    let granted = (0..1_000).filter(|_| board.hedge_allowed(PROVIDER)).count();
+    assert_eq!(granted, HEDGES_SAVED_MAX as usize);
+    assert!(!board.hedge_allowed(ProviderId(4)));
+}

@@ -104,6 +104,16 @@ pub(super) struct TargetIs {
     pub(super) url: String,
     pub(super) fallback: bool,
     pub(super) timeouts: Timeouts,
+    /// Of a stream, where it can go elsewhere.
+    pub(super) hold_back: Option<HoldBack>,
+    /// Of its times to first token, after which another target is asked, too; `None`: never.
+    pub(super) hedge_percentile: Option<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct HoldBack {
+    pub(super) events: u16,
+    pub(super) ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -408,6 +418,11 @@ fn target_is(target: &Planned<'_>, plan: &Plan<'_>, asked: &Asked<'_>, fallback:
             between_bytes_ms: ms(timeouts.between_bytes),
             total_ms: ms(timeouts.total),
         },
+        hold_back: Some(plan.terms.hold_back(provider))
+            .filter(|held| asked.stream && held.events > 0)
+            .map(|held| HoldBack { events: held.events, ms: ms(held.time) }),
+        hedge_percentile: Some(plan.terms.hedge_percentile(provider))
+            .filter(|percent| asked.stream && *percent > 0),
     }
 }
 

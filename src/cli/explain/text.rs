@@ -5,7 +5,7 @@
 use std::{fmt::Write, time::Duration};
 
 use super::{
-    account::{Account, Planning, TargetIs, Timeouts, Via},
+    account::{Account, HoldBack, Planning, TargetIs, Timeouts, Via},
     limits::Limited,
 };
 
@@ -66,6 +66,11 @@ fn tell_plan(page: &mut Page, account: &Account, plan: &Planning) {
         page.say("chosen", balance);
     }
     page.say("terms", terms(plan));
+    // What has nowhere to go is neither held nor hedged.
+    let onward = plan.targets.split_last().map_or(&[][..], |(_, before)| before);
+    let mut early: Vec<_> = onward.iter().filter_map(early).collect();
+    early.dedup();
+    early.into_iter().for_each(|line| page.say("early", line));
     let mut told: Vec<(&str, &Timeouts)> = Vec::new();
     for target in &plan.targets {
         let one = (&*target.provider, &target.timeouts);
@@ -136,6 +141,18 @@ fn terms(plan: &Planning) -> String {
         }
     }
     words
+}
+
+/// What is done before the first byte of a stream is released.
+fn early(target: &TargetIs) -> Option<String> {
+    let held = target.hold_back.as_ref().map(|HoldBack { events, ms }| {
+        format!("held for {events} events or {:?}", Duration::from_millis(*ms))
+    });
+    let hedged = target
+        .hedge_percentile
+        .map(|percent| format!("the next asked, too, after {percent} % of its times to first token"));
+    let words: Vec<_> = held.into_iter().chain(hedged).collect();
+    (!words.is_empty()).then(|| format!("{}: {}", target.provider, words.join("; ")))
 }
 
 fn timeouts(timeouts: &Timeouts) -> String {

@@ -13,7 +13,8 @@ use crate::{
         },
     },
     config::{
-        ProviderPlace, Timeouts,
+        Provider, ProviderPlace, Timeouts,
+        first_byte::{self, HoldBack},
         raw::{Field, Table, Text},
         suggest::nearest,
     },
@@ -88,6 +89,21 @@ pub struct Terms {
     pub retry_unanswered: bool,
     /// Another target may be tried when a provider does not know the model.
     pub retry_missing_model: bool,
+    /// In place of the provider's.
+    pub hold_back: Option<HoldBack>,
+    pub hedge_percentile: Option<u8>,
+}
+
+impl Terms {
+    /// How much of a stream of this provider is held back.
+    pub fn hold_back(&self, provider: &Provider) -> HoldBack {
+        self.hold_back.unwrap_or(provider.hold_back)
+    }
+
+    /// After which percentile of its times to first token another target is asked beside this provider's; 0: never.
+    pub fn hedge_percentile(&self, provider: &Provider) -> u8 {
+        self.hedge_percentile.unwrap_or(provider.hedge_percentile)
+    }
 }
 
 impl Default for Terms {
@@ -97,6 +113,8 @@ impl Default for Terms {
             timeouts: RouteTimeouts::default(),
             retry_unanswered: true,
             retry_missing_model: false,
+            hold_back: None,
+            hedge_percentile: None,
         }
     }
 }
@@ -422,7 +440,8 @@ impl StickyBy {
 }
 
 /// The settings of [`Terms`].
-pub(super) const TERMS: [&str; 4] = ["attempts_max", "timeouts", "retry_unanswered", "retry_missing_model"];
+pub(super) const TERMS: [&str; 6] =
+    ["attempts_max", "timeouts", "retry_unanswered", "retry_missing_model", "hold_back", "hedge_percentile"];
 
 pub(super) fn terms<'a>(settings: impl IntoIterator<Item = (&'static str, Option<Field<'a>>)>) -> Terms {
     let mut terms = Terms::default();
@@ -436,6 +455,8 @@ pub(super) fn terms<'a>(settings: impl IntoIterator<Item = (&'static str, Option
             "timeouts" => terms.timeouts = field.table().map(timeouts).unwrap_or_default(),
             "retry_unanswered" => terms.retry_unanswered = field.flag().unwrap_or(true),
             "retry_missing_model" => terms.retry_missing_model = field.flag().unwrap_or(false),
+            "hold_back" => terms.hold_back = first_byte::hold_back(field),
+            "hedge_percentile" => terms.hedge_percentile = first_byte::hedge_percentile(field),
             _ => {}
         }
     }

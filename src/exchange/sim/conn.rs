@@ -74,6 +74,8 @@ pub(super) struct Gateway {
     /// Reads no more.
     pub(super) deaf: bool,
     pub(super) closed: bool,
+    /// When it let go, or was made to.
+    pub(super) ended: Option<Now>,
     pub(super) finished: Option<Now>,
     /// Bytes read since then.
     pub(super) discarded: usize,
@@ -261,6 +263,7 @@ impl Conn {
     /// Ends both directions on the gateway's side.
     pub(super) fn shut(self: &Rc<Self>) {
         self.gateway.borrow_mut().shut = true;
+        self.gateway.borrow_mut().ended.get_or_insert_with(|| self.sim.now());
         self.finish(Way::Out);
         self.stir(Way::In);
         self.stir(Way::Out);
@@ -320,6 +323,7 @@ impl Conn {
     /// The gateway lets go of its end.
     pub(super) fn close(self: &Rc<Self>) {
         let again = std::mem::replace(&mut self.gateway.borrow_mut().closed, true);
+        self.gateway.borrow_mut().ended.get_or_insert_with(|| self.sim.now());
         self.sim.check(!again, || format!("connection {} is closed twice", self.id));
         self.sim.closed.set(self.sim.closed.get() + 1);
         let mut into = self.into.borrow_mut();

@@ -6,6 +6,7 @@
 
 mod answer;
 mod asks;
+mod before_commit;
 mod bodies;
 mod chance;
 pub(super) mod check;

@@ -111,7 +111,7 @@ pub(in crate::exchange) async fn send_again<W: World>(world: &W, home: pool::Tar
         return;
     }
     let until = world.now() + std::time::Duration::from_secs(1);
-    let Ok(mut wire) = world.dial(&world.snapshot(), ProviderPlace(home.provider), until).await else {
+    let Ok(mut wire) = world.dial(&world.snapshot(), ProviderPlace(home.provider), until, None).await else {
         return;
     };
     let body = format!(r#"{{"model":"{}"}}"#, record.model_used.as_str());

@@ -17,18 +17,21 @@ use crate::{
 };
 
 /// What came of it.
-struct Met {
-    got: String,
+pub(super) struct Met {
+    pub(super) got: String,
+    /// When its first byte had come.
+    pub(super) first_after: Option<Duration>,
     /// When the gateway ended the client's connection, after how much time.
     ended_after: Option<Duration>,
     was_reset: bool,
-    records: Vec<Closed>,
+    pub(super) records: Vec<Closed>,
     begun: usize,
 }
 
 #[derive(Default)]
 struct Seen {
     got: Vec<u8>,
+    first: Option<Now>,
     ended: Option<Now>,
     was_reset: bool,
 }
@@ -41,10 +44,15 @@ fn meet(client: &[Cue], provider: &[Cue], expect: impl Fn(&Met)) {
 }
 
 fn meet_once(seed: u64, client: Vec<Cue>, provider: Vec<Cue>) -> Met {
-    check::take_records();
-    let sim = Sim::new(seed);
-    let world = SimWorld::new(&sim);
+    let world = SimWorld::new(&Sim::new(seed));
     *world.scene.borrow_mut() = provider;
+    meet_in(&world, client)
+}
+
+/// Lets a client come into this world. Whatever it does, nothing that was taken for it stays taken.
+pub(super) fn meet_in(world: &Rc<SimWorld>, client: Vec<Cue>) -> Met {
+    check::take_records();
+    let sim = world.sim.clone();
     let (wire, peer) = world.connect(Side::Client, 64 << 10);
     sim.executor.spawn("gateway", serve(world.clone(), wire));
     let began = sim.now();
@@ -60,7 +68,10 @@ fn meet_once(seed: u64, client: Vec<Cue>, provider: Vec<Cue>) -> Met {
                 let got = peer.receive(usize::MAX).await;
                 let mut seen = seen.borrow_mut();
                 match got {
-                    Got::Bytes(bytes) => seen.got.extend_from_slice(&bytes),
+                    Got::Bytes(bytes) => {
+                        seen.first.get_or_insert_with(|| sim.now());
+                        seen.got.extend_from_slice(&bytes);
+                    }
                     Got::Fin => break seen.ended = Some(sim.now()),
                     Got::Reset => break (seen.ended, seen.was_reset) = (Some(sim.now()), true),
                 }
@@ -71,11 +82,17 @@ fn meet_once(seed: u64, client: Vec<Cue>, provider: Vec<Cue>) -> Met {
     sim.executor.run().unwrap();
     world.local.pool.borrow_mut().clear();
     sim.executor.run().unwrap();
+    sim.check(world.quota.is_quiet(), || "a place in a limit was never left".to_owned());
+    sim.check(world.health.is_quiet(), || "an attempt was begun and never ended".to_owned());
+    sim.check(sim.made.get() == sim.closed.get(), || "a connection was never closed".to_owned());
+    let waiting = sim.executor.waiting();
+    sim.check(waiting.is_empty(), || format!("these wait for ever: {waiting:?}"));
     sim.over.set(true);
     assert_eq!(sim.violations.take(), [""; 0]);
-    let Seen { got, ended, was_reset } = seen.take();
+    let Seen { got, first, ended, was_reset } = seen.take();
     Met {
         got: String::from_utf8_lossy(&got).into_owned(),
+        first_after: first.map(|first| first.since(began)),
         ended_after: ended.map(|ended| ended.since(began)),
         was_reset,
         records: check::take_records(),
@@ -84,7 +101,7 @@ fn meet_once(seed: u64, client: Vec<Cue>, provider: Vec<Cue>) -> Met {
 }
 
 impl Met {
-    fn answers(&self) -> Vec<Answer> {
+    pub(super) fn answers(&self) -> Vec<Answer> {
         let (mut reader, mut rest, mut answers) = (Reader::default(), self.got.as_bytes(), Vec::new());
         while !rest.is_empty() {
             let (taken, answer) = reader.feed(rest, false).unwrap();
@@ -96,11 +113,11 @@ impl Met {
     }
 }
 
-fn text(answer: &Answer) -> &str {
+pub(super) fn text(answer: &Answer) -> &str {
     std::str::from_utf8(&answer.payload).unwrap()
 }
 
-fn say(after_ms: u64, text: &str) -> Cue {
+pub(super) fn say(after_ms: u64, text: &str) -> Cue {
     Cue::Say(after_ms, text.as_bytes().to_vec())
 }
 
@@ -113,10 +130,11 @@ fn chat(version: &str, fields: &str, members: &str) -> Cue {
     say(0, &format!("{head}content-length: {length}\r\n{fields}\r\n{body}"))
 }
 
-const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
-const WORD: &str =
+pub(super) const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+pub(super) const WORD: &str =
     "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":null}]}\n\n";
-const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+pub(super) const STOP: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
 
 #[test]
 fn a_plain_exchange_is_whole_and_recorded_once() {

@@ -1,6 +1,6 @@
 //! A provider's end of a connection: reads requests, answers them by script, and forsakes its connection in every way.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use super::{
     faults::Fault,
@@ -8,7 +8,7 @@ use super::{
     script::{Break, Script},
     world::{Seen, SimWorld},
 };
-use crate::base::limits;
+use crate::base::{limits, now::Now};
 
 /// What becomes of the connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +78,8 @@ pub(super) enum Cue {
     Reset,
 }
 
-/// Waits for one whole request, then plays.
-pub(super) async fn play(peer: Peer, scene: Vec<Cue>) {
+/// Waits for one whole request, notes when it has it, then plays.
+pub(super) async fn play(peer: Peer, scene: Vec<Cue>, asked: Rc<Cell<Option<Now>>>) {
     let mut buffer = Vec::new();
     while !is_whole(&buffer) {
         match peer.receive(usize::MAX).await {
@@ -87,6 +87,7 @@ pub(super) async fn play(peer: Peer, scene: Vec<Cue>) {
             Got::Fin | Got::Reset => return peer.close(),
         }
     }
+    asked.set(Some(peer.conn.sim.now()));
     perform(&peer, scene).await;
     while let Got::Bytes(_) = peer.receive(usize::MAX).await {}
     peer.close();

@@ -3,7 +3,10 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap},
+    future::{Future, poll_fn},
+    pin::pin,
     rc::{Rc, Weak},
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ use crate::{
         waiting::{Expiry, Waiting},
     },
     config::{self, Fake, ProviderPlace, Snapshot, Timeouts, callers::Callers},
-    exchange::{local::Local, seam::World},
+    exchange::{cancel::Cancel, local::Local, seam::World},
     ledger::logged::Logged,
     policy::{
         attempts::{Cause, Failure, Phase},
@@ -79,6 +82,28 @@ impl Sim {
         self.executor.sleep_until(self.now() + span).await;
     }
 
+    /// Sleeps, unless it is cancelled. Whether it was not.
+    async fn sleep_unless(&self, cancel: &Cancel, until: Now) -> bool {
+        let stop: Rc<RefCell<(bool, Option<Waker>)>> = Rc::default();
+        let _armed = cancel.arm({
+            let stop = stop.clone();
+            move || {
+                stop.borrow_mut().0 = true;
+                let waker = stop.borrow_mut().1.take();
+                waker.into_iter().for_each(Waker::wake);
+            }
+        });
+        let mut sleep = pin!(self.executor.sleep_until(until));
+        poll_fn(|cx| {
+            if stop.borrow().0 {
+                return Poll::Ready(false);
+            }
+            stop.borrow_mut().1 = Some(cx.waker().clone());
+            sleep.as_mut().poll(cx).map(|()| true)
+        })
+        .await
+    }
+
     /// A pause of at most so many milliseconds.
     pub(super) async fn pause(&self, ms_max: usize) {
         let us = self.chance().of(0..ms_max * 1_000 + 1);
@@ -125,6 +150,17 @@ pub(super) struct SimWorld {
     pub(super) begun: Cell<usize>,
     /// Every provider plays this instead of its script.
     pub(super) scene: RefCell<Vec<Cue>>,
+    /// The same for providers by their name.
+    pub(super) scenes: RefCell<BTreeMap<&'static str, Vec<Cue>>>,
+    /// Connections on which these played, in the order in which they were made.
+    pub(super) played: RefCell<Vec<Played>>,
+}
+
+/// A connection on which a scene was played.
+pub(super) struct Played {
+    pub(super) conn: Rc<Conn>,
+    /// When a request had arrived whole.
+    pub(super) asked: Rc<Cell<Option<Now>>>,
 }
 
 /// Request bytes that are buffered at once: less than a few large uploads want.
@@ -179,6 +215,35 @@ key = "sk-sim"
 name = "silent"
 base_url = "http://127.0.0.1:9005/v1"
 key = "sk-sim"
+[[provider]]
+name = "brittle"
+base_url = "http://127.0.0.1:9006/v1"
+key = "sk-sim"
+inject_usage = false
+hold_back = { events = 3, secs = 0.5 }
+[[provider]]
+name = "alone"
+base_url = "http://127.0.0.1:9006/v1"
+key = "sk-sim"
+inject_usage = false
+hold_back = { events = 3, secs = 0.5 }
+[[provider]]
+name = "slow"
+base_url = "http://127.0.0.1:9007/v1"
+key = "sk-sim"
+inject_usage = false
+hedge_percentile = 95
+[[provider]]
+name = "spare"
+base_url = "http://127.0.0.1:9008/v1"
+key = "sk-sim"
+inject_usage = false
+[[fallback]]
+match = "brittle/*"
+to = ["spare/s0"]
+[[fallback]]
+match = "slow/*"
+to = ["spare/s0"]
 "#;
 
 pub(super) const MODELS: &[u8] = br#"{"object":"list","data":[{"id":"asks/m"}]}"#;
@@ -204,6 +269,8 @@ impl SimWorld {
             stray_races: Cell::new(0),
             begun: Cell::new(0),
             scene: RefCell::default(),
+            scenes: RefCell::default(),
+            played: RefCell::default(),
         })
     }
 
@@ -315,7 +382,13 @@ impl World for Surroundings {
         check::observe(line().closed);
     }
 
-    async fn dial(&self, snapshot: &Snapshot, place: ProviderPlace, until: Now) -> Result<SimWire, Failure> {
+    async fn dial(
+        &self,
+        snapshot: &Snapshot,
+        place: ProviderPlace,
+        until: Now,
+        cancel: Option<&Cancel>,
+    ) -> Result<SimWire, Failure> {
         let (world, sim) = (&self.0, &self.0.sim);
         let provider = &snapshot.providers[usize::from(place.0)];
         match &*provider.name {
@@ -336,14 +409,28 @@ impl World for Surroundings {
             }
             _ => {}
         }
-        sim.pause(20).await;
+        if let Some(cancel) = cancel {
+            let connected = sim.now() + Duration::from_millis(sim.chance().of(0..200) as u64);
+            if !sim.sleep_unless(cancel, connected).await {
+                return Err(Failure::new(Phase::Connect, Cause::Broken));
+            }
+        } else {
+            sim.pause(20).await;
+        }
         let (wire, peer) = world.connect(Side::Upstream, 256 << 10);
+        if let Some(scene) = world.scenes.borrow().get(&*provider.name) {
+            let asked = Rc::new(Cell::new(None));
+            world.played.borrow_mut().push(Played { conn: peer.conn.clone(), asked: asked.clone() });
+            let name = format!("{} {}", provider.name, wire.conn().id);
+            sim.executor.spawn(name, upstream::play(peer, scene.clone(), asked));
+            return Ok(wire);
+        }
         let name = format!("upstream {}", wire.conn().id);
         let scene = world.scene.borrow().clone();
         if scene.is_empty() {
             sim.executor.spawn(name, upstream::serve(world.clone(), peer));
         } else {
-            sim.executor.spawn(name, upstream::play(peer, scene));
+            sim.executor.spawn(name, upstream::play(peer, scene, Rc::default()));
         }
         Ok(wire)
     }

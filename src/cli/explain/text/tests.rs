@@ -369,6 +369,23 @@ retry_unanswered = false
 }
 
 #[test]
+fn what_is_done_before_the_first_byte_is_told_of_streams_that_can_go_elsewhere() {
+    let route = "
+[[route]]
+name = \"r\"
+model = \"local/a\"
+fallbacks = [\"openai/b\"]
+hold_back = { events = 8, secs = 0.5 }
+hedge_percentile = 95
+";
+    let stream = |stream| Asked { stream, ..asked("dynamic/r") };
+    let line = "early     local: held for 8 events or 500ms; the next asked, too, after 95 % of its times to first token";
+    let text = told(&snapshot(route), None, &stream(true));
+    assert!(text.lines().any(|told| told == line) && !text.contains("early     openai"), "{text}");
+    assert!(!told(&snapshot(route), None, &stream(false)).contains("early"));
+}
+
+#[test]
 fn what_makes_no_request_is_no_refusal() {
     let snapshot = snapshot("");
     let check = |fields: &[&str], part: &str| {
