@@ -11,6 +11,7 @@ mod balance;
 mod bodies;
 mod breakers;
 mod callers;
+mod cuts;
 mod explain;
 mod failover;
 mod graph;

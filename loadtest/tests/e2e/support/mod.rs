@@ -26,6 +26,12 @@ pub(crate) fn rounds() -> usize {
     std::env::var("RINGWAY_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20)
 }
 
+/// Of a streamed answer every how-manyth byte is one to cut at.
+pub(crate) fn cut_stride() -> usize {
+    let stride = std::env::var("RINGWAY_TEST_CUT_STRIDE").ok().and_then(|stride| stride.parse().ok());
+    stride.unwrap_or(19).max(1)
+}
+
 /// A moment that has not come yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadline(Instant);
