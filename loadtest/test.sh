@@ -18,6 +18,7 @@ counts='
         RINGWAY_TEST_OVERLOAD_SECS  3    60
         RINGWAY_TEST_MUTATIONS   200000 1000000
         RINGWAY_TEST_CUT_STRIDE  19     1
+        RINGWAY_TEST_PLAN_SEEDS  500    5000
 '
 while read -r name ci full; do
     if [ -n "$name" ]; then

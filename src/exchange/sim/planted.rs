@@ -28,6 +28,9 @@ pub(in crate::exchange) enum Bug {
     ErrorEventMissing,
     BudgetKept,
     ReadDropped,
+    /// Where there are several targets only: see `targets`.
+    SecondAfterFirst,
+    PlaceKept,
 }
 
 impl Bug {

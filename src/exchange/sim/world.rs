@@ -15,6 +15,7 @@ use super::{
     faults::{Fault, Faults},
     peer::Peer,
     script::Script,
+    targets::{self, Cast},
     upstream::{self, Cue},
     wire::{Side, SimWire},
 };
@@ -125,6 +126,8 @@ pub(super) struct SimWorld {
     pub(super) begun: Cell<usize>,
     /// Every provider plays this instead of its script.
     pub(super) scene: RefCell<Vec<Cue>>,
+    /// Or these are the providers.
+    pub(super) cast: RefCell<Option<Rc<Cast>>>,
 }
 
 /// Request bytes that are buffered at once: less than a few large uploads want.
@@ -185,7 +188,11 @@ pub(super) const MODELS: &[u8] = br#"{"object":"list","data":[{"id":"asks/m"}]}"
 
 impl SimWorld {
     pub(super) fn new(sim: &Rc<Sim>) -> Rc<Self> {
-        let loaded = config::compile(CONFIGURATION, "sim.toml", &Fake::default());
+        Self::of(sim, CONFIGURATION)
+    }
+
+    pub(super) fn of(sim: &Rc<Sim>, configuration: &str) -> Rc<Self> {
+        let loaded = config::compile(configuration, "sim.toml", &Fake::default());
         let mut snapshot = loaded.unwrap_or_else(|complaints| panic!("{complaints}")).snapshot;
         snapshot.generation = 1;
         snapshot.enrol(&mut ProviderRoll::default());
@@ -204,6 +211,7 @@ impl SimWorld {
             stray_races: Cell::new(0),
             begun: Cell::new(0),
             scene: RefCell::default(),
+            cast: RefCell::default(),
         })
     }
 
@@ -318,6 +326,10 @@ impl World for Surroundings {
     async fn dial(&self, snapshot: &Snapshot, place: ProviderPlace, until: Now) -> Result<SimWire, Failure> {
         let (world, sim) = (&self.0, &self.0.sim);
         let provider = &snapshot.providers[usize::from(place.0)];
+        let cast = world.cast.borrow().clone();
+        if let Some(cast) = cast {
+            return targets::dial(world, &cast, &provider.name, until).await;
+        }
         match &*provider.name {
             "nameless" => {
                 sim.inject(Fault::NoAddress);
