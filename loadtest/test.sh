@@ -19,6 +19,7 @@ counts='
         RINGWAY_TEST_MUTATIONS   200000 1000000
         RINGWAY_TEST_CUT_STRIDE  19     1
         RINGWAY_TEST_PLAN_SEEDS  500    5000
+        RINGWAY_TEST_FLAP_SECS   30     600
 '
 while read -r name ci full; do
     if [ -n "$name" ]; then

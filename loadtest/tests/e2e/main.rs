@@ -14,6 +14,7 @@ mod callers;
 mod cuts;
 mod explain;
 mod failover;
+mod flap;
 mod graph;
 mod http1;
 mod kept_logs;

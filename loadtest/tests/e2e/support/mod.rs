@@ -12,7 +12,7 @@ pub(crate) use gateway::{
     CANARY, Gateway, Setup, backend, chat, chat_body, chat_with, model, own_address, pair, provider_table,
 };
 pub(crate) use process::{Program, binary, ringway};
-pub(crate) use provider::Provider;
+pub(crate) use provider::{Provider, Seen};
 pub(crate) use state::State;
 pub(crate) use wire::{Answer, Client, Ending, post};
 
