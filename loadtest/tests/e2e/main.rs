@@ -20,6 +20,7 @@ mod http1;
 mod kept_logs;
 mod lifecycle;
 mod limits;
+mod names;
 mod prices;
 mod proxy_protocol;
 mod refusals;
