@@ -106,10 +106,7 @@ pub(super) async fn serve_plan<'s, W: World>(
         let other = other_key(world.health(), &attempted, world.now());
         // Its place on the board is free before anything else is tried.
         #[cfg(test)]
-        let attempted = std::mem::ManuallyDrop::new(attempted);
-        #[cfg(test)]
-        let attempted =
-            (!planted::is(planted::Bug::PlaceKept)).then(|| std::mem::ManuallyDrop::into_inner(attempted));
+        let attempted = planted::keep_place(attempted);
         drop(attempted);
         let moved = |to| world.local().sheet.borrow_mut().moved(provider.id, to, judgement.reason);
         match judgement.verdict {

@@ -247,7 +247,7 @@ fn before_the_first_whole_event_the_second_target_serves_and_after_it_nobody() {
                 }
             }
             Ok("cut") if at >= first_event && by == ("sim", "1") => Ok("cut"),
-            other => Err(format!("{by:?} {other:?}")),
+            other => Err(format!("{by:?} {other:?}: {}", tail(&answer.text()))),
         }
     });
 }

@@ -87,6 +87,15 @@ pub(in crate::exchange) fn shutter(shut: impl FnOnce() + 'static) -> impl FnOnce
     }
 }
 
+/// What ends an attempt, unless its place is to be kept for ever.
+pub(in crate::exchange) fn keep_place<T>(attempted: T) -> Option<T> {
+    if is(Bug::PlaceKept) {
+        std::mem::forget(attempted);
+        return None;
+    }
+    Some(attempted)
+}
+
 /// Makes a failure look like the first of a stale connection.
 pub(in crate::exchange) fn retry(came: Came, at: Situation) -> (Came, Situation) {
     if is(Bug::StaleRetriedAgain) {
