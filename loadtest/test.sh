@@ -17,6 +17,9 @@ counts='
         RINGWAY_TEST_STREAMS     50     200
         RINGWAY_TEST_OVERLOAD_SECS  3    60
         RINGWAY_TEST_MUTATIONS   200000 1000000
+        RINGWAY_TEST_CUT_STRIDE  19     1
+        RINGWAY_TEST_PLAN_SEEDS  500    5000
+        RINGWAY_TEST_FLAP_SECS   30     600
 '
 while read -r name ci full; do
     if [ -n "$name" ]; then
@@ -121,7 +124,7 @@ node_modules() {
 sdk_tests() {
     "$scratch/python/bin/python" "$sdk/run.py" --bin target/debug --backend "$1" --suites "$2" \
         --node "$node_home/bin/node" --node-cases "$scratch/node/cases.mjs" \
-        --litellm "$scratch/litellm/bin/litellm" --streams "$RINGWAY_TEST_STREAMS"
+        --litellm "$scratch/litellm/bin/litellm" --streams "$RINGWAY_TEST_STREAMS" --cut-stride "$RINGWAY_TEST_CUT_STRIDE"
 }
 
 mkdir -p "$logs"
@@ -138,7 +141,7 @@ step 'build' cargo build --locked -j2 --workspace --bins --tests || finish
 RINGWAY_TEST_BACKEND=io_uring step 'tests on io_uring' cargo test --locked -j2 --workspace --no-fail-fast
 RINGWAY_TEST_BACKEND=epoll step 'end to end on epoll' cargo test --locked -j2 --workspace --no-fail-fast --test e2e
 for backend in io_uring epoll; do
-    step "sdks on $backend" sdk_tests "$backend" python,node,python-tls,node-tls
+    step "sdks on $backend" sdk_tests "$backend" python,node,python-tls,node-tls,python-cuts,node-cuts
     step "litellm on $backend" sdk_tests "$backend" litellm
 done
 finish

@@ -1,9 +1,10 @@
-//! `ringway-load`: the simulated provider, the load generator and the holder of idle connections.
+//! `ringway-load`: the simulated provider, the load generator, the holder of idle connections and the primary that flaps.
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use ringway_load::{
+    flap,
     generator::{
         self,
         plan::{Pace, Slo, duration},
@@ -33,6 +34,8 @@ enum Command {
     Run(Box<RunArguments>),
     /// Open idle keep-alive connections and hold them until standard input ends.
     Idle(IdleArguments),
+    /// Start a gateway between a primary that flaps and a healthy backup, and check what failover promises.
+    Flap(FlapArguments),
 }
 
 #[derive(Args)]
@@ -143,11 +146,34 @@ struct IdleArguments {
     no_hold: bool,
 }
 
+#[derive(Args)]
+struct FlapArguments {
+    /// The gateway's program; the one beside this program if it is not given.
+    #[arg(long)]
+    gateway: Option<PathBuf>,
+    /// Its backend.
+    #[arg(long, default_value = "io_uring")]
+    backend: String,
+    /// How long the primary flaps: three seconds there, three seconds gone.
+    #[arg(long, default_value = "600s", value_parser = duration)]
+    duration: Duration,
+    /// How long it is gone at a stretch afterwards.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    outage: Duration,
+    /// Requests a second, half of them for streams.
+    #[arg(long, default_value_t = 25)]
+    rate: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Provider(arguments) => run_provider(&arguments),
         Command::Run(arguments) => run_load(*arguments),
         Command::Idle(arguments) => run_idle(&arguments),
+        Command::Flap(arguments) => run_flap(arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("ringway-load: {error}");
@@ -225,6 +251,24 @@ fn run_idle(arguments: &IdleArguments) -> io::Result<ExitCode> {
     }
     println!("open {}", idle::still_open(&held)?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Succeeds if every bound is kept.
+fn run_flap(arguments: FlapArguments) -> io::Result<ExitCode> {
+    let beside = || std::env::current_exe().map(|own| own.with_file_name("ringway"));
+    let report = flap::run(&flap::Options {
+        gateway: arguments.gateway.map_or_else(beside, Ok)?,
+        backend: arguments.backend,
+        flap: arguments.duration,
+        outage: arguments.outage,
+        per_second: arguments.rate.max(1),
+    })?;
+    if arguments.json {
+        println!("{}", report.to_json());
+    } else {
+        print!("{}", report.to_text());
+    }
+    Ok(if report.is_kept() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

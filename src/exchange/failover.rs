@@ -106,6 +106,8 @@ pub(super) async fn serve_plan<'s, W: World>(
         bear(world, &mut attempted, came, judgement);
         let other = other_key(world.health(), &attempted, world.now());
         // Its place on the board is free before anything else is tried.
+        #[cfg(test)]
+        let attempted = planted::keep_place(attempted);
         drop(attempted);
         let moved = |to| world.local().sheet.borrow_mut().moved(provider.id, to, judgement.reason);
         match judgement.verdict {

@@ -246,15 +246,24 @@ impl Intake {
     }
 
     /// A stream that ends well may leave its last event without the blank line. What is torn in the middle of a line, or
-    /// is not followed by a whole answer's end, stays where it is: it is not for the client.
+    /// is not followed by a whole answer's end, stays where it is: it is not for the client. Where only a close ends the
+    /// body, a blank line that is missing is one that was lost: no client would take up the event, and each would call the
+    /// answer whole. `[DONE]` alone is not to be taken up.
     fn take_the_rest(&mut self, events: &mut Events) {
         if self.open.is_empty() {
             return;
         }
         events.scratch.clear();
         self.open.iter().for_each(|span| events.scratch.extend_from_slice(span.of(&self.buffer)));
-        let is_done = events.scratch.ends_with(b"data: [DONE]");
-        if !is_done && !events.scratch.ends_with(b"\n") && !events.scratch.ends_with(b"\r") {
+        let all = events.scratch.as_slice();
+        let is_done = all.ends_with(b"data: [DONE]");
+        let ends = [&b"\r\n"[..], b"\n", b"\r"];
+        let line = ends.iter().find_map(|end| all.strip_suffix(*end)).unwrap_or(all);
+        if !is_done && line.len() == all.len() {
+            return;
+        }
+        let has_blank_line = line.ends_with(b"\n") || line.ends_with(b"\r");
+        if matches!(self.framing, Unframed::UntilClose) && !has_blank_line && !line.ends_with(b"[DONE]") {
             return;
         }
         let Events { observer, scratch, usage, said, token_seen, .. } = events;

@@ -7,7 +7,7 @@
 use std::task::{Context, Waker};
 
 use super::seam::Wire;
-use crate::base::now::Now;
+use crate::base::{now::Now, waiting::Waiting};
 
 /// What must be equal for a connection to be used again. A new configuration starts with fresh connections: none
 /// outlives the address, the TLS policy and the credential it was made for.
@@ -68,6 +68,9 @@ impl<C: Wire> Pool<C> {
     /// Takes a connection back. When there is no room the oldest of its kind makes way, else the oldest of another.
     pub fn give_back(&mut self, target: Target, mut wire: C, until: Now, room: Room) {
         wire.rearm();
+        // The last deadline of its answer holds until another is set: it would end a connection that nobody waits for, or,
+        // worse, the request that has just been given it.
+        wire.expire_at(until, Waiting::BetweenBytes);
         if room.per_target == 0 || room.in_all == 0 || !is_quiet(&mut wire) {
             return;
         }
@@ -129,9 +132,10 @@ impl<C: Wire> Pool<C> {
     }
 }
 
-/// Nothing has happened on the wire since its watch was armed: no byte, no end.
+/// Nothing has happened on the wire since its watch was armed: no byte, no end. One that we have shut ourselves may not have
+/// told its watch yet.
 fn is_quiet<C: Wire>(wire: &mut C) -> bool {
-    wire.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending()
+    wire.expired().is_none() && wire.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 #[cfg(test)]
@@ -140,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::waiting::{Expiry, Waiting},
+        base::waiting::Expiry,
         exchange::{Outgoing, seam::Stir},
     };
 
@@ -148,6 +152,14 @@ mod tests {
     struct Kept {
         number: u32,
         stirred: Rc<Cell<bool>>,
+        due: Rc<Cell<Option<Now>>>,
+        expired: Rc<Cell<bool>>,
+    }
+
+    impl Kept {
+        fn new(number: u32, stirred: &Rc<Cell<bool>>) -> Self {
+            Self { number, stirred: stirred.clone(), due: Rc::default(), expired: Rc::default() }
+        }
     }
 
     impl Wire for Kept {
@@ -159,10 +171,12 @@ mod tests {
             Ok(())
         }
 
-        fn expire_at(&mut self, _at: Now, _why: Waiting) {}
+        fn expire_at(&mut self, at: Now, _why: Waiting) {
+            self.due.set(Some(at));
+        }
 
         fn expired(&self) -> Option<Expiry> {
-            None
+            self.expired.get().then_some(Expiry::Late(Waiting::BetweenBytes))
         }
 
         fn poll_readable(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
@@ -186,6 +200,20 @@ mod tests {
         Target { generation: 1, provider, key: 0 }
     }
 
+    #[test]
+    fn a_kept_connection_forgets_the_deadline_of_its_last_answer() {
+        const ROOM: Room = Room { per_target: 3, in_all: 7 };
+        let mut pool = Pool::default();
+        let mut wire = Kept::new(0, &Rc::default());
+        wire.expire_at(Now(5), Waiting::BetweenBytes);
+        let (due, expired) = (wire.due.clone(), wire.expired.clone());
+        pool.give_back(target(0), wire, Now(30), ROOM);
+        assert_eq!(due.get(), Some(Now(30)));
+        // Shut in this very turn, and its watch has not heard of it.
+        expired.set(true);
+        assert!(pool.lease(target(0), Now(6)).is_none());
+    }
+
     /// The naive twin: one list, looked through from its end.
     #[test]
     fn a_naive_twin_agrees_on_every_seed() {
@@ -207,7 +235,7 @@ mod tests {
                 match random(6) {
                     0..=2 => {
                         let (until, stirred) = (now + 20, Rc::new(Cell::new(false)));
-                        let wire = Kept { number: step, stirred: stirred.clone() };
+                        let wire = Kept::new(step, &stirred);
                         pool.give_back(which, wire, Now(until), ROOM);
                         if twin.iter().filter(|(t, ..)| *t == which).count() >= ROOM.per_target {
                             let oldest = twin.iter().position(|(t, ..)| *t == which).unwrap();

@@ -101,6 +101,8 @@ pub(super) async fn relay<W: World>(
             hold = None;
             let outward = *committed.get_or_insert_with(|| {
                 // The commit point: nothing is tried again from here, so nothing need be kept for it.
+                #[cfg(test)]
+                let request = if planted::is(Bug::SecondAfterFirst) { &mut None } else { &mut *request };
                 if let Some(request) = request.take() {
                     world.local().recycle(request.buffer);
                 }
@@ -167,6 +169,10 @@ pub(super) async fn relay<W: World>(
     let manner = Manner { outward, limits };
     #[cfg(test)]
     planted::send_again(world, home, record).await;
+    #[cfg(test)]
+    if planted::is(Bug::SecondAfterFirst) {
+        return Err(Stop::Failed(cut));
+    }
     // A stream that had its last word is whole, however its connection ended.
     let is_whole = lens.had_last_word();
     #[cfg(test)]

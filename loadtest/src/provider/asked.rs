@@ -27,6 +27,8 @@ pub(super) enum Endpoint {
 pub(super) struct Asked {
     pub endpoint: Endpoint,
     pub model: String,
+    /// Who the client says is asking.
+    pub user: String,
     pub stream: bool,
     pub include_usage: bool,
     pub n: usize,
@@ -78,6 +80,7 @@ impl Asked {
         Self {
             endpoint,
             model,
+            user: String::new(),
             stream: false,
             include_usage: false,
             n: 1,
@@ -130,6 +133,7 @@ impl Asked {
         let responses_schema = &json["text"]["format"]["schema"];
         let schema = [chat_schema, responses_schema].into_iter().find(|schema| schema.is_object()).cloned();
         Ok(Self {
+            user: json["user"].as_str().unwrap_or_default().to_owned(),
             stream: json["stream"].as_bool().unwrap_or(false),
             include_usage: json["stream_options"]["include_usage"].as_bool().unwrap_or(false),
             n: json["n"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(1).clamp(1, 128),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    answer::Answer,
-    script::{BadHead, Ending, Framing, Script},
+    answer::{Answer, STAMP_DIGITS},
+    script::{BadHead, Ending, Framing, Script, WireEnd},
 };
 
 /// One write.
@@ -114,10 +114,46 @@ pub(super) fn plan(answer: &Answer, script: &Script, keep_alive: bool, head_only
         Ending::Whole => End::Close,
     };
     let mut steps = writer.steps;
+    let end = script.wire_end.map_or(end, |at| end_at(&mut steps, at));
     if let Some(split) = script.split {
         steps = cut_small(steps, split, script.pause);
     }
     Plan { status: answer.status, steps, end }
+}
+
+/// Ends a response after so many of its bytes, whatever they are.
+fn end_at(steps: &mut Vec<Step>, at: WireEnd) -> End {
+    let (WireEnd::Cut(bytes) | WireEnd::Reset(bytes) | WireEnd::Stall(bytes) | WireEnd::Garbage(bytes)) = at;
+    let mut left = bytes;
+    for step in steps.iter_mut() {
+        step.bytes.truncate(left);
+        step.stamp_at = step.stamp_at.filter(|at| at + STAMP_DIGITS <= step.bytes.len());
+        left -= step.bytes.len();
+    }
+    steps.retain(|step| !step.bytes.is_empty());
+    if let WireEnd::Garbage(_) = at {
+        let due = steps.last().map_or(Duration::ZERO, |step| step.due);
+        steps.push(Step { due, bytes: garbage(bytes).into(), stamp_at: None });
+    }
+    match at {
+        WireEnd::Cut(_) | WireEnd::Garbage(_) => End::Close,
+        WireEnd::Reset(_) => End::Reset,
+        WireEnd::Stall(_) => End::Stall,
+    }
+}
+
+/// Bytes that mean nothing, the same for the same place. Behind every other place a blank line comes first, which ends
+/// whatever event they fall into.
+fn garbage(seed: usize) -> Vec<u8> {
+    let mut bytes = if seed.is_multiple_of(2) { b"\n\n".to_vec() } else { Vec::new() };
+    let mut x = seed as u64 | 1 << 40;
+    for _ in 0..64 {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        bytes.extend_from_slice(&x.to_le_bytes());
+    }
+    bytes
 }
 
 fn ended_early(script: &Script, body_bytes: usize) -> bool {
@@ -386,6 +422,25 @@ mod tests {
         let plan = plan(&answered(false, &[(0, "hello")]), &script, true, false);
         assert_eq!(plan.steps.iter().flat_map(|step| step.bytes.to_vec()).collect::<Vec<_>>(), b"HTTP/1.1 ");
         assert_eq!(plan.end, End::Close);
+    }
+
+    #[test]
+    fn a_response_ends_after_any_of_its_bytes() {
+        let bytes_of = |words: &str| {
+            let script = Script::parse(&format!("sim,{words}")).unwrap_or_default();
+            let plan = plan(&answered(true, &[(0, "hello"), (7, "you")]), &script, true, false);
+            (plan.steps.iter().flat_map(|step| step.bytes.to_vec()).collect::<Vec<_>>(), plan.end)
+        };
+        let whole = bytes_of("").0;
+        for at in 0..=whole.len() + 1 {
+            let expect = whole[..at.min(whole.len())].to_vec();
+            assert_eq!(bytes_of(&format!("wirecut={at}")), (expect.clone(), End::Close));
+            assert_eq!(bytes_of(&format!("wirereset={at}")), (expect.clone(), End::Reset));
+            assert_eq!(bytes_of(&format!("wirestall={at}")), (expect.clone(), End::Stall));
+            let (with_garbage, end) = bytes_of(&format!("wiregarbage={at}"));
+            assert!(with_garbage.starts_with(&expect) && with_garbage.len() >= expect.len() + 512);
+            assert_eq!(end, End::Close);
+        }
     }
 
     #[test]

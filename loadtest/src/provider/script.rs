@@ -21,6 +21,8 @@ Words of a model's name: `sim,WORD,WORD` (or `sim-WORD-WORD`; after another name
  vice     cut=N reset=N stall=N (after N body bytes) headcut=N (after N bytes of the head) extra (stray bytes after)
           early (answers before the body is read) closeafter idleclose=MS interim interim=N (1xx first)
           badhead=clte|dupcl|cl|te|version|status|fold|space|barelf|nul|huge|many|empty|chunk
+ wire     wirecut=N wirereset=N wirestall=N wiregarbage=N (after N bytes of the response as written, head and framing too)
+          byuser (the words in the request's `user` member hold, too: one model's name for many scripts)
  times=N  the words status, CODE=SECS and the vices hold for the first N requests of this very name";
 
 /// How the script ends a body early.
@@ -37,6 +39,19 @@ pub enum Ending {
     Stall(usize),
     /// FIN after so many bytes of the head.
     HeadCut(usize),
+}
+
+/// What happens after so many bytes of the response as it is written, head and framing among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireEnd {
+    /// FIN.
+    Cut(usize),
+    /// RST.
+    Reset(usize),
+    /// Silence, until the client leaves.
+    Stall(usize),
+    /// Bytes that mean nothing, then FIN.
+    Garbage(usize),
 }
 
 /// How the body's end is to be found.
@@ -134,6 +149,8 @@ pub struct Script {
     pub key: Option<String>,
 
     pub ending: Ending,
+    pub wire_end: Option<WireEnd>,
+    pub by_user: bool,
     pub extra: bool,
     pub early: bool,
     pub close_after: bool,
@@ -157,6 +174,14 @@ impl Script {
         Ok(script)
     }
 
+    /// This script with the words of a `user` member, where it takes them.
+    pub fn with_words_of(mut self, user: &str) -> Result<Self, String> {
+        if self.by_user {
+            user.split(',').filter(|word| !word.is_empty()).try_for_each(|word| self.word(word))?;
+        }
+        Ok(self)
+    }
+
     /// This script once `times` is used up: a plain answer with the same timing and amounts.
     pub fn mended(&self) -> Self {
         Self {
@@ -166,6 +191,7 @@ impl Script {
             redirect: false,
             html: false,
             ending: Ending::Whole,
+            wire_end: None,
             extra: false,
             early: false,
             close_after: false,
@@ -213,6 +239,10 @@ impl Script {
             ("cut", Some(_)) => self.ending = Ending::Cut(count()?),
             ("reset", Some(_)) => self.ending = Ending::Reset(count()?),
             ("stall", Some(_)) => self.ending = Ending::Stall(count()?),
+            ("wirecut", Some(_)) => self.wire_end = Some(WireEnd::Cut(count()?)),
+            ("wirereset", Some(_)) => self.wire_end = Some(WireEnd::Reset(count()?)),
+            ("wirestall", Some(_)) => self.wire_end = Some(WireEnd::Stall(count()?)),
+            ("wiregarbage", Some(_)) => self.wire_end = Some(WireEnd::Garbage(count()?)),
             ("headcut", Some(_)) => self.ending = Ending::HeadCut(count()?),
             ("idleclose", Some(_)) => self.idle_close = Some(ms()?),
             ("interim", None) => self.interim = 1,
@@ -254,6 +284,7 @@ impl Script {
             "echo" => &mut self.echo,
             "tools" => &mut self.tools,
             "json" => &mut self.json,
+            "byuser" => &mut self.by_user,
             "extra" => &mut self.extra,
             "early" => &mut self.early,
             "closeafter" => &mut self.close_after,
@@ -332,6 +363,7 @@ mod tests {
         check("sim,cut=7", Script { ending: Ending::Cut(7), ..Script::default() });
         check("sim,reset=7", Script { ending: Ending::Reset(7), ..Script::default() });
         check("sim,stall=0", Script { ending: Ending::Stall(0), ..Script::default() });
+        check("sim,wirecut=07", Script { wire_end: Some(WireEnd::Cut(7)), ..Script::default() });
         check("sim,badhead=clte", Script { bad_head: Some(BadHead::LengthAndChunked), ..Script::default() });
         check("sim-http10", Script { framing: Framing::Http10, ..Script::default() });
         check("sim,interim", Script { interim: 1, ..Script::default() });
@@ -379,6 +411,15 @@ mod tests {
                 assert!(Script::parse(&format!("sim,{word}")).is_ok(), "{word}");
             }
         }
+    }
+
+    #[test]
+    fn a_user_s_words_hold_where_the_name_says_so() {
+        let with = |model: &str, user| Script::parse(model).and_then(|script| script.with_words_of(user));
+        let cut = Script { by_user: true, wire_end: Some(WireEnd::Cut(1)), ..Script::default() };
+        assert_eq!(with("sim,byuser", "wirecut=1"), Ok(cut));
+        assert_eq!(with("sim", "wirecut=1"), Ok(Script::default()));
+        assert!(with("sim,byuser", "somebody").is_err());
     }
 
     #[test]

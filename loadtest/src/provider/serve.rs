@@ -240,7 +240,8 @@ impl Connection<'_> {
             Ok(asked) => asked,
             Err(wrong) => return refuse(400, "bad_request", &wrong),
         };
-        let mut script = match Script::parse(&asked.model) {
+        let script = Script::parse(&asked.model).and_then(|script| script.with_words_of(&asked.user));
+        let mut script = match script {
             Ok(script) => script,
             Err(wrong) => return refuse(400, "bad_script", &wrong),
         };

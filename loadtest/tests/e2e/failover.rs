@@ -4,15 +4,20 @@
 //! and a route over them, so that no breaker, budget or dead key of one case reaches into another.
 
 use std::{
-    io::Read,
+    fs,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::support::{Answer, Ending, Gateway, Provider, chat_with, provider_table};
+use crate::support::{
+    Answer, Client, Ending, Gateway, Provider, Seen, chat_body, chat_with, own_address, pair, post,
+};
 
 /// Where a target that fails is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,6 +30,14 @@ enum At {
     Reset,
     /// Nothing answers, not even the handshake.
     BlackHole,
+    /// The name has no address.
+    Nameless,
+    /// TLS is asked for, and refused by an alert.
+    Alert,
+    /// TLS is asked for, and the connection closed.
+    NoHandshake,
+    /// TLS, with a certificate that nobody has vouched for.
+    Unvouched,
 }
 
 /// What the client gets.
@@ -47,6 +60,15 @@ struct Expect {
 enum Who {
     First,
     Second,
+}
+
+/// Which of the targets fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fail {
+    First,
+    /// After a first that fails in the plainest way; a third stands behind it.
+    Second,
+    All,
 }
 
 /// The first fails, the second serves: `tries` of the first.
@@ -165,6 +187,12 @@ const TABLE: &[Row] = &[
     row("", moved(1).unseen(), lost(504, "upstream_timeout").unseen().attempts(2, 3))
         .at(At::BlackHole)
         .on(SHORT_CONNECT),
+    // No name: a resolver that has just failed would fail again.
+    row("", moved(1).unseen(), lost(503, BROKEN).unseen()).at(At::Nameless),
+    // No TLS: not a byte of the request was sent.
+    row("", moved(2).unseen(), lost(503, BROKEN).unseen().attempts(3, 3)).at(At::Alert),
+    row("", moved(2).unseen(), lost(503, BROKEN).unseen().attempts(3, 3)).at(At::NoHandshake),
+    row("", moved(2).unseen(), lost(503, BROKEN).unseen().attempts(3, 3)).at(At::Unvouched),
     // No answer.
     row("headcut=0", moved(1), lost(503, BROKEN)),
     row("ttft=60000", moved(1), lost(504, "upstream_timeout")).on(SHORT_FIRST_BYTE),
@@ -220,7 +248,47 @@ impl Expect {
 struct Places {
     reset: SocketAddr,
     black_hole: SocketAddr,
-    _kept: (Socket, Vec<TcpStream>),
+    alert: SocketAddr,
+    no_handshake: SocketAddr,
+    unvouched: SocketAddr,
+    _kept: (Socket, Vec<TcpStream>, Provider, [PathBuf; 2]),
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        for file in &self._kept.3 {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+/// A listener that reads what comes first, says this, and closes.
+fn says(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let _ = connection.read(&mut [0; 4096]);
+            let _ = connection.write_all(answer);
+        }
+    });
+    address
+}
+
+/// A provider with a certificate of its own making.
+fn unvouched() -> (Provider, SocketAddr, [PathBuf; 2]) {
+    let made =
+        rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate can be made");
+    let id = own_address();
+    let file = |kind: &str, text: String| {
+        let file = std::env::temp_dir().join(format!("ringway-e2e-unvouched-{id}.{kind}"));
+        fs::write(&file, text).expect("a temporary file can be written");
+        file
+    };
+    let files = [file("cert", made.cert.pem()), file("key", made.signing_key.serialize_pem())];
+    let [cert, key] = [0, 1].map(|at| files[at].to_str().expect("a plain path"));
+    let (provider, address) = Provider::with_tls(&["--tls-cert", cert, "--tls-key", key]);
+    (provider, address, files)
 }
 
 impl Places {
@@ -235,16 +303,34 @@ impl Places {
         });
         let (hole, kept) = black_hole();
         let address = hole.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
-        Self { reset, black_hole: address, _kept: (hole, kept) }
+        let (provider, unvouched, files) = unvouched();
+        Self {
+            reset,
+            black_hole: address,
+            // Fatal: handshake_failure.
+            alert: says(b"\x15\x03\x03\x00\x02\x02\x28"),
+            no_handshake: says(b""),
+            unvouched,
+            _kept: (hole, kept, provider, files),
+        }
     }
 
-    fn of(&self, at: At, sim: &Provider) -> SocketAddr {
-        match at {
-            At::Sim => sim.address,
-            At::Refused => SocketAddr::from(([127, 0, 0, 1], 1)),
-            At::Reset => self.reset,
-            At::BlackHole => self.black_hole,
-        }
+    /// The table of a provider of this name at that place.
+    fn table(&self, name: &str, at: At, sim: &Provider) -> String {
+        let (scheme, authority) = match at {
+            At::Sim => ("http", sim.address.to_string()),
+            At::Refused => ("http", "127.0.0.1:1".to_owned()),
+            At::Reset => ("http", self.reset.to_string()),
+            At::BlackHole => ("http", self.black_hole.to_string()),
+            // Reserved for names that never have an address (RFC 6761).
+            At::Nameless => ("https", "nobody.invalid".to_owned()),
+            At::Alert => ("https", self.alert.to_string()),
+            At::NoHandshake => ("https", self.no_handshake.to_string()),
+            At::Unvouched => ("https", self.unvouched.to_string()),
+        };
+        format!(
+            "[[provider]]\nname = \"{name}\"\nbase_url = \"{scheme}://{authority}/v1\"\nkey = \"sk-{name}\"\n"
+        )
     }
 }
 
@@ -273,32 +359,42 @@ struct Case<'t> {
     row: &'t Row,
     name: String,
     stream: bool,
-    all: bool,
+    fail: Fail,
 }
 
 impl Case<'_> {
-    fn tables(&self, places: &Places, one: &Provider, two: &Provider) -> String {
-        let Self { row, name, all, .. } = self;
+    fn tables(&self, places: &Places, [one, two, three]: [&Provider; 3]) -> String {
+        let Self { row, name, .. } = self;
         let script = if row.script.is_empty() { String::new() } else { format!(",{}", row.script) };
-        let (fails, route) = (format!("{name}{script}"), row.route);
-        let (at_second, second) = if *all { (row.at, fails.clone()) } else { (At::Sim, name.clone()) };
-        let second_at = match at_second {
-            At::Sim => two.address,
-            other => places.of(other, two),
+        let (fails, plain, route) = (format!("{name}{script}"), format!("{name},status=500"), row.route);
+        let targets = match self.fail {
+            Fail::First => vec![("a", row.at, one, &fails), ("b", At::Sim, two, name)],
+            Fail::Second => {
+                vec![("a", At::Sim, three, &plain), ("b", row.at, one, &fails), ("c", At::Sim, two, name)]
+            }
+            Fail::All => vec![("a", row.at, one, &fails), ("b", row.at, two, &fails)],
         };
-        format!(
-            "[[route]]\nname = \"{name}\"\nmodel = \"a-{name}/{fails}\"\nfallbacks = [\"b-{name}/{second}\"]\n{route}\n{}{}",
-            provider_table(&format!("a-{name}"), places.of(row.at, one)),
-            provider_table(&format!("b-{name}"), second_at),
-        )
+        let models: Vec<_> =
+            targets.iter().map(|(letter, _, _, model)| format!("\"{letter}-{name}/{model}\"")).collect();
+        let (first, others) = (&models[0], models[1..].join(", "));
+        let most = if self.fail == Fail::Second { "attempts_max = 4" } else { "" };
+        let tables =
+            targets.iter().map(|(letter, at, sim, _)| places.table(&format!("{letter}-{name}"), *at, sim));
+        format!("[[route]]\nname = \"{name}\"\nmodel = {first}\nfallbacks = [{others}]\n{most}\n{route}\n")
+            + &tables.collect::<String>()
     }
 
     fn expect(&self) -> Expect {
-        if self.all { self.row.all } else { self.row.first }
+        let first = self.row.first;
+        match self.fail {
+            Fail::First => first,
+            Fail::Second => first.attempts(first.attempts.0 + 1, first.attempts.1 + 1),
+            Fail::All => self.row.all,
+        }
     }
 
     /// What is wrong with an answer; the table shows all of it at once.
-    fn wrong(&self, answer: &Answer, one: &Provider, two: &Provider) -> Vec<String> {
+    fn wrong(&self, answer: &Answer, one: &[Seen], two: &[Seen]) -> Vec<String> {
         let expect = self.expect();
         let mut wrong = Vec::new();
         let mut check = |what: &str, is: String, wanted: String| {
@@ -307,7 +403,11 @@ impl Case<'_> {
             }
         };
         check("status", answer.status.to_string(), expect.status.to_string());
-        let letter = if expect.provider == Who::First { "a" } else { "b" };
+        let letter = match (expect.provider, self.fail) {
+            (Who::First, Fail::First | Fail::All) => "a",
+            (Who::Second, Fail::Second) => "c",
+            _ => "b",
+        };
         check("provider", answer.told("provider").to_owned(), format!("{letter}-{}", self.name));
         check("route", answer.told("route").to_owned(), self.name.clone());
         let attempts = answer.told("attempts").parse().unwrap_or(0);
@@ -316,15 +416,10 @@ impl Case<'_> {
             check("attempts", attempts.to_string(), format!("{least} to {most}"));
         }
         let word = format!("\"{}", self.name);
-        let is_this = |provider: &Provider| {
-            provider
-                .seen()
-                .iter()
-                .filter(|seen| {
-                    let body = seen.body();
-                    body.contains(&format!("{word},")) || body.contains(&format!("{word}\""))
-                })
-                .count()
+        let is_this = |all: &[Seen]| {
+            let names_it =
+                |body: &str| body.contains(&format!("{word},")) || body.contains(&format!("{word}\""));
+            all.iter().filter(|seen| names_it(seen.body())).count()
         };
         check("seen", format!("{:?}", (is_this(one), is_this(two))), format!("{:?}", expect.seen));
         let should_retry = answer.header("x-should-retry").unwrap_or("").to_owned();
@@ -359,34 +454,47 @@ impl Case<'_> {
 
 #[test]
 fn each_fault_has_its_outcome() {
-    let (one, two, places) = (Provider::start(), Provider::start(), Places::new());
+    let (one, two, three) = (Provider::start(), Provider::start(), Provider::start());
+    let places = Places::new();
     let mut cases = Vec::new();
     for (index, row) in TABLE.iter().enumerate() {
         for stream in [false, true] {
             if row.kind == (if stream { Kind::Whole } else { Kind::Stream }) {
                 continue;
             }
-            for all in [false, true] {
-                let name =
-                    format!("r{index}{}{}", if stream { "s" } else { "w" }, if all { "a" } else { "f" });
-                cases.push(Case { row, name, stream, all });
+            for (fail, letter) in [(Fail::First, "f"), (Fail::Second, "s"), (Fail::All, "a")] {
+                let name = format!("r{index}{}{letter}", if stream { "s" } else { "w" });
+                cases.push(Case { row, name, stream, fail });
             }
         }
     }
-    let tables: String = cases.iter().map(|case| case.tables(&places, &one, &two)).collect();
+    let tables: String = cases.iter().map(|case| case.tables(&places, [&one, &two, &three])).collect();
     let gateway = Gateway::with_tables(&one, &tables);
+    // Several at once, because many wait for a deadline.
+    let (address, next) = (gateway.address, AtomicUsize::new(0));
+    let answers: Vec<_> = thread::scope(|scope| {
+        let work = || {
+            let taken = || cases.get(next.fetch_add(1, Ordering::Relaxed));
+            let ask = |case: &Case<'_>| chat_with(&format!("dynamic/{}", case.name), &[], case.stream);
+            std::iter::from_fn(taken)
+                .map(|case| (case, Client::connect(address).ask(ask(case))))
+                .collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("every case has an answer")).collect()
+    });
+    let (seen_by_one, seen_by_two) = (one.seen(), two.seen());
     let mut failures = Vec::new();
-    for case in &cases {
-        let answer = gateway.ask(chat_with(&format!("dynamic/{}", case.name), &[], case.stream));
-        let wrong = case.wrong(&answer, &one, &two);
+    for (case, answer) in answers {
+        let wrong = case.wrong(&answer, &seen_by_one, &seen_by_two);
         if !wrong.is_empty() {
-            let (stream, all) =
-                (if case.stream { "stream" } else { "whole" }, if case.all { "all" } else { "first" });
             failures.push(format!(
-                "{} `{}` {} {stream}, {all} fail: {}\n{}{}",
+                "{} `{}` {} {}, {:?} fail: {}\n{}{}",
                 case.name,
                 case.row.script,
                 case.row.route,
+                if case.stream { "stream" } else { "whole" },
+                case.fail,
                 wrong.join("; "),
                 answer.head,
                 answer.text().chars().take(300).collect::<String>()
@@ -394,6 +502,30 @@ fn each_fault_has_its_outcome() {
         }
     }
     assert!(failures.is_empty(), "{} of {} cells:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+#[test]
+fn a_body_beyond_the_replay_bound_is_sent_once() {
+    let (one, two) = (Provider::start(), Provider::start());
+    let more = format!(
+        "[[route]]\nname = \"unsent\"\nmodel = \"down/x\"\nfallbacks = [\"two/unsent\"]\n{}",
+        pair(&two, "long,headcut=0", "longer", "")
+    );
+    let gateway = Gateway::with_tables(&one, &more);
+    let ask = |model: &str, bytes: usize| {
+        let body = chat_body(model, false);
+        let filler = "x".repeat(bytes - body.len());
+        gateway.ask(post("/v1/chat/completions", &body.replace("Say hello.", &format!("Say hello.{filler}"))))
+    };
+    const MOST: usize = ringway::base::limits::REPLAYED_BODY_BYTES_MAX;
+    let answer = ask("dynamic/r", MOST).expect(200);
+    assert_eq!((answer.told("provider"), answer.told("attempts")), ("two", "2"));
+    let answer = ask("dynamic/r", MOST + 1);
+    assert_eq!((answer.status, answer.told("attempts")), (502, "1"), "{}{}", answer.head, answer.text());
+    assert_eq!((one.seen_as("\"long,").len(), two.seen_as("\"longer\"").len()), (2, 1));
+    // Of which nothing was sent may go elsewhere, however long it is.
+    let answer = ask("dynamic/unsent", MOST + 1).expect(200);
+    assert_eq!((answer.told("provider"), answer.told("attempts")), ("two", "3"));
 }
 
 #[test]

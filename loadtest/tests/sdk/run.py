@@ -1,6 +1,6 @@
 """Starts a simulated provider and a gateway, runs the SDK cases in front of them, and sums up.
 
-    python run.py --bin target/debug --backend io_uring [--suites python,node,python-tls,node-tls,litellm]
+    python run.py --bin target/debug --backend io_uring [--suites python,node,python-tls,node-tls,python-cuts,node-cuts,litellm]
 
 Each program is started by this script, waited for until it says that it is ready, and ended by its process id. The
 last line is `N passed, N failed`; a suite that cannot run, or a shard on another backend than asked for, is a failure.
@@ -199,6 +199,23 @@ def sdk_suites(args, scratch, stack, suites):
         yield run(f"{suite} on {args.backend}", command(language, transport == "tls"), env)
 
 
+# What fails is asked again and again, so there is no breaker; and deadlines are short enough to wait for.
+IMPATIENT = "[timeouts]\nfirst_byte_secs = 0.4\nbetween_bytes_secs = 0.4\n[breaker]\nenabled = false"
+
+
+def cut_suites(args, scratch, stack, suites):
+    """A streamed answer that is lost after each of its bytes, in every way, in front of both SDKs."""
+    sim = Program("provider-cuts", [args.bin / "ringway-load", "provider", "--listen", "127.0.0.1:0", "--log", "0"], scratch)
+    stack.callback(sim.close)
+    address = sim.until("it says where it listens", lambda: re.search(r"127\.0\.0\.1:\d+", sim.said()))[0]
+    gateway = Gateway("gateway-cuts", args, scratch, [("sim", f"http://{address}/v1", "sk-test-canary")], more=IMPATIENT)
+    stack.callback(gateway.close)
+    for suite in suites:
+        script = [sys.executable, HERE / "cuts.py"] if suite == "python-cuts" else [args.node, args.node_cases.with_name("cuts.mjs")]
+        script += ["--base-url", f"http://127.0.0.1:{gateway.port}/v1", "--provider", address, "--stride", str(args.cut_stride)]
+        yield run(f"{suite} on {args.backend}", script)
+
+
 def litellm_suite(args, scratch, stack):
     """The Python SDK through the gateway to LiteLLM's proxy."""
     port = free_port()
@@ -218,11 +235,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="where ringway and ringway-load are")
     parser.add_argument("--backend", required=True, choices=["io_uring", "epoll"])
-    parser.add_argument("--suites", default="python,node,python-tls,node-tls,litellm")
+    parser.add_argument("--suites", default="python,node,python-tls,node-tls,python-cuts,node-cuts,litellm")
     parser.add_argument("--node", default="node", help="Node 22 or later")
     parser.add_argument("--node-cases", type=pathlib.Path, default=HERE / "cases.mjs", help="with node_modules beside it")
     parser.add_argument("--litellm", default="litellm", help="LiteLLM's command")
     parser.add_argument("--streams", type=int, default=50)
+    parser.add_argument("--cut-stride", type=int, default=19, help="streams are cut at every so manyth byte")
     parser.add_argument("--filter", default="")
     args = parser.parse_args()
     suites = args.suites.split(",")
@@ -231,8 +249,11 @@ def main():
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="ringway-sdk-"))
     try:
         parts = []
-        if sdk := [suite for suite in suites if suite != "litellm"]:
+        cuts = [suite for suite in suites if suite.endswith("-cuts")]
+        if sdk := [suite for suite in suites if suite != "litellm" and suite not in cuts]:
             parts.append(lambda stack: sdk_suites(args, scratch, stack, sdk))
+        if cuts:
+            parts.append(lambda stack: cut_suites(args, scratch, stack, cuts))
         if "litellm" in suites:
             parts.append(lambda stack: litellm_suite(args, scratch, stack))
         for part in parts:

@@ -18,6 +18,7 @@ mod peer;
 pub(super) mod planted;
 mod regressions;
 mod script;
+mod targets;
 mod upstream;
 mod wire;
 mod world;

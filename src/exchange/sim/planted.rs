@@ -28,6 +28,9 @@ pub(in crate::exchange) enum Bug {
     ErrorEventMissing,
     BudgetKept,
     ReadDropped,
+    /// Where there are several targets only: see `targets`.
+    SecondAfterFirst,
+    PlaceKept,
 }
 
 impl Bug {
@@ -82,6 +85,15 @@ pub(in crate::exchange) fn shutter(shut: impl FnOnce() + 'static) -> impl FnOnce
             shut();
         }
     }
+}
+
+/// What ends an attempt, unless its place is to be kept for ever.
+pub(in crate::exchange) fn keep_place<T>(attempted: T) -> Option<T> {
+    if is(Bug::PlaceKept) {
+        std::mem::forget(attempted);
+        return None;
+    }
+    Some(attempted)
 }
 
 /// Makes a failure look like the first of a stale connection.

@@ -231,6 +231,16 @@ fn half_an_event_in_front_of_an_early_end_is_not_forwarded() {
 }
 
 #[test]
+fn a_last_event_that_lost_its_blank_line_to_a_close_does_not_make_an_answer_whole() {
+    let answer = format!("{STREAM}connection: close\r\n\r\n{WORD}{}", STOP.strip_suffix('\n').unwrap());
+    meet(&[chat("1.1", "", r#","stream":true"#)], &[say(0, &answer), Cue::Fin], |met| {
+        let answer = &met.answers()[0];
+        let rest = text(answer).strip_prefix(WORD).unwrap_or("something else");
+        assert!(!answer.whole && rest.starts_with("data: {\"error\":"), "{}", text(answer));
+    });
+}
+
+#[test]
 fn a_last_word_without_its_blank_line_is_forwarded() {
     for last in ["data: [DONE]", "data: [DONE]\n", "data: [DONE]\r\r", "data: [DONE]\r"] {
         let answer = format!("{STREAM}connection: close\r\n\r\n{WORD}{last}");

@@ -18,6 +18,7 @@ use super::{
     faults::{Fault, Faults},
     peer::Peer,
     script::Script,
+    targets::{self, Cast},
     upstream::{self, Cue},
     wire::{Side, SimWire},
 };
@@ -154,6 +155,8 @@ pub(super) struct SimWorld {
     pub(super) scenes: RefCell<BTreeMap<&'static str, Vec<Cue>>>,
     /// Connections on which these played, in the order in which they were made.
     pub(super) played: RefCell<Vec<Played>>,
+    /// Or these are the providers.
+    pub(super) cast: RefCell<Option<Rc<Cast>>>,
 }
 
 /// A connection on which a scene was played.
@@ -250,7 +253,11 @@ pub(super) const MODELS: &[u8] = br#"{"object":"list","data":[{"id":"asks/m"}]}"
 
 impl SimWorld {
     pub(super) fn new(sim: &Rc<Sim>) -> Rc<Self> {
-        let loaded = config::compile(CONFIGURATION, "sim.toml", &Fake::default());
+        Self::of(sim, CONFIGURATION)
+    }
+
+    pub(super) fn of(sim: &Rc<Sim>, configuration: &str) -> Rc<Self> {
+        let loaded = config::compile(configuration, "sim.toml", &Fake::default());
         let mut snapshot = loaded.unwrap_or_else(|complaints| panic!("{complaints}")).snapshot;
         snapshot.generation = 1;
         snapshot.enrol(&mut ProviderRoll::default());
@@ -269,6 +276,7 @@ impl SimWorld {
             stray_races: Cell::new(0),
             begun: Cell::new(0),
             scene: RefCell::default(),
+            cast: RefCell::default(),
             scenes: RefCell::default(),
             played: RefCell::default(),
         })
@@ -391,6 +399,10 @@ impl World for Surroundings {
     ) -> Result<SimWire, Failure> {
         let (world, sim) = (&self.0, &self.0.sim);
         let provider = &snapshot.providers[usize::from(place.0)];
+        let cast = world.cast.borrow().clone();
+        if let Some(cast) = cast {
+            return targets::dial(world, &cast, &provider.name, until).await;
+        }
         match &*provider.name {
             "nameless" => {
                 sim.inject(Fault::NoAddress);

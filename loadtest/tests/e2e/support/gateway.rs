@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Answer, Client, PATIENCE, Program, Provider, post, until};
+use super::{Answer, Client, PATIENCE, Program, Provider, binary, post, until};
 
 /// The gauge that says which backend a shard is on, with the core and the backend as labels.
 const BACKEND_METRIC: &str = "rw_shard_backend";
@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) limits: String,
     /// Lines for the provider `sim`.
     pub(crate) provider: String,
+    /// `KEY=VALUE` for the gateway's process.
+    pub(crate) environment: Vec<String>,
 }
 
 pub(crate) struct Gateway {
@@ -50,7 +52,7 @@ pub(crate) fn own_address() -> Ipv4Addr {
 
 impl Setup {
     pub(crate) fn text(&self, listen: SocketAddr, admin: SocketAddr, provider: &Provider) -> String {
-        let Self { server, limits, provider: more } = self;
+        let Self { server, limits, provider: more, .. } = self;
         let server = server.replace("HOST", &listen.ip().to_string());
         let cores = if server.contains("cores = ") { "" } else { "cores = 1" };
         let base_url = format!("http://{}/v1", provider.address);
@@ -76,7 +78,11 @@ impl Gateway {
         fs::write(&file, setup.text(address, admin, provider)).expect("a temporary file can be written");
         let backend = backend();
         let path = file.to_str().expect("a plain path");
-        let program = Program::start("ringway", &["run", "-c", path, "--backend", &backend]);
+        let own = binary("ringway");
+        let mut command: Vec<_> = setup.environment.iter().map(String::as_str).collect();
+        command.extend([own.to_str().expect("a plain path"), "run", "-c", path, "--backend", &backend]);
+        // Becomes the gateway itself: the process stays the same.
+        let program = Program::start("env", &command);
         let mut gateway = Self { address, admin, program, file };
         until("the gateway is ready", || {
             // Also the pause between two tries: until it says something, or for a moment.

@@ -12,7 +12,7 @@ pub(crate) use gateway::{
     CANARY, Gateway, Setup, backend, chat, chat_body, chat_with, model, own_address, pair, provider_table,
 };
 pub(crate) use process::{Program, binary, ringway};
-pub(crate) use provider::Provider;
+pub(crate) use provider::{Provider, Seen};
 pub(crate) use state::State;
 pub(crate) use wire::{Answer, Client, Ending, post};
 
@@ -24,6 +24,12 @@ pub(crate) const CANCEL_MAX: Duration = Duration::from_millis(100);
 /// How often a test repeats what goes wrong only rarely.
 pub(crate) fn rounds() -> usize {
     std::env::var("RINGWAY_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20)
+}
+
+/// Of a streamed answer every how-manyth byte is one to cut at.
+pub(crate) fn cut_stride() -> usize {
+    let stride = std::env::var("RINGWAY_TEST_CUT_STRIDE").ok().and_then(|stride| stride.parse().ok());
+    stride.unwrap_or(19).max(1)
 }
 
 /// A moment that has not come yet.

@@ -40,7 +40,7 @@ pub(crate) fn ringway(arguments: &[&str]) -> (ExitStatus, String) {
 impl Program {
     pub(crate) fn start(name: &str, arguments: &[&str]) -> Self {
         // A name alone is one of ours; a path, or a tool that is given one, is taken as it stands.
-        let tool = ["prlimit", "python3"].contains(&name);
+        let tool = ["env", "prlimit", "python3"].contains(&name);
         let mut child = Command::new(if tool { PathBuf::from(name) } else { binary(name) })
             .args(arguments)
             .stdin(Stdio::null())

@@ -24,6 +24,13 @@ impl Provider {
         Self { address, program }
     }
 
+    /// One that listens there.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let mut program = Program::start("ringway-load", &["provider", "--listen", &address.to_string()]);
+        program.line("its address", |line| line.contains("listening on").then_some(()));
+        Self { address, program }
+    }
+
     /// One that speaks TLS, too; returns the address where it does.
     pub(crate) fn with_tls(arguments: &[&str]) -> (Self, SocketAddr) {
         let all = [&["provider", "--listen", "127.0.0.1:0"], arguments].concat();
