@@ -398,3 +398,21 @@ pub const LOG_ROWS_WAITING_MAX: usize = 16 << 10;
 pub const LOG_BATCH_ROWS: usize = 1_024;
 pub const LOG_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const _: () = assert!(LOG_BATCH_ROWS <= LOG_ROWS_WAITING_MAX);
+
+// After the commit point (`exchange/tending`).
+
+/// How often a client that waits may be written a comment, at most and at least: below the one it would be more bytes than
+/// answer, and above the other no proxy would still be waiting (the longest silence that OpenAI's Node SDK bears is 300 s).
+pub const KEEP_ALIVE_TIME_MIN: Duration = Duration::from_millis(100);
+pub const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(300);
+const _: () = assert!(TICK.as_millis() <= KEEP_ALIVE_TIME_MIN.as_millis());
+/// An answer whose client has left is read for so long and so many bytes more: nearly all answers are over by then, and what
+/// goes on is an upstream that might never end.
+pub const UNHEARD_TIME: Duration = Duration::from_secs(120);
+pub const UNHEARD_BYTES_MAX: u64 = 16 << 20;
+const _: () = assert!(
+    UNHEARD_BYTES_MAX > HELD_ANSWER_BYTES_MAX as u64 && UNHEARD_BYTES_MAX > SSE_EVENT_BYTES_MAX as u64
+);
+/// Answers that a core reads without a client at once, at a buffer and two descriptors each; of more, the next is cancelled.
+pub const UNHEARD_MAX: usize = 128;
+const _: () = assert!(UNHEARD_MAX * 64 < CONNECTIONS_MAX);

@@ -19,6 +19,7 @@ use super::{
     provider::provider,
     quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
+    relay::relay,
     routes::{self, Known},
     snapshot::{Access, Admin, Auth, Backend, Cores, Estimate, Limits, Server, Snapshot, Timeouts},
     surroundings::Surroundings,
@@ -66,6 +67,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     }
     let breaker = breaker::breaker(&mut root);
     let retry = breaker::retry(&mut root);
+    let relay = relay(&mut root);
     let tables = root.tables("provider");
     if tables.is_empty() {
         root.warn(
@@ -107,6 +109,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         routes,
         breaker,
         retry,
+        relay,
         estimate,
         catalogue,
         by_name: Snapshot::places(&providers),

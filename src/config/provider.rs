@@ -9,6 +9,7 @@ use super::{
     price::PriceList,
     profiles::{self, Profile, Reasoning},
     raw::{Field, Table, Text},
+    relay::keep_alive,
     snapshot::{Dial, Key, Provider, Timeouts},
     suggest::nearest,
     url::{BaseUrl, Host},
@@ -52,6 +53,7 @@ pub(super) fn provider(
         Some(inner) => timeouts(inner, defaults),
         None => defaults,
     };
+    let keep_alive = table.get("keep_alive_secs").and_then(keep_alive);
     let pool_idle_max = table.get("pool_idle_max").and_then(|field| field.count(0..=POOL_IDLE_MAX));
     let pool_idle_time = table.get("pool_idle_secs").and_then(|field| field.secs(TICK..=CONFIG_TIME_MAX));
     table.close();
@@ -85,6 +87,7 @@ pub(super) fn provider(
         },
         models,
         timeouts,
+        keep_alive,
         // Given by whoever reads the limits, and the prices.
         allowance: None,
         prices: PriceList::default(),

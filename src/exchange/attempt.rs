@@ -20,7 +20,7 @@ use super::{
     receive::Request,
     reply,
     seam::{Wire, World},
-    upstream_head,
+    tending, upstream_head,
 };
 use crate::{
     base::{limits, now::Now, waiting::Waiting},
@@ -178,7 +178,7 @@ async fn read_head<W: World>(
     let mut interim = 0;
     wire.expire_at(until.0, until.1);
     // A model may think for minutes: no buffer is held meanwhile, and the watch that a pooled wire has armed serves.
-    if let Still::Gone = readable_watching(client, wire).await {
+    if let Still::Gone = tending::readable(world, client, wire).await {
         return Err(NoAnswer::ClientGone);
     }
     let mut buffer = world.local().buffer();
@@ -314,7 +314,7 @@ pub(super) async fn wait_watching<W: World>(world: &W, client: &mut Client<W::Wi
 }
 
 /// Waits until the upstream has something to read or has ended, unless the client leaves first.
-async fn readable_watching<C: Wire>(client: &mut Client<C>, wire: &mut C) -> Still {
+pub(super) async fn readable_watching<C: Wire>(client: &mut Client<C>, wire: &mut C) -> Still {
     poll_fn(|cx| {
         if wire.poll_readable(cx).is_ready() {
             return Poll::Ready(Still::There);

@@ -20,6 +20,7 @@ mod reply;
 pub mod seam;
 #[cfg(test)]
 mod sim;
+mod tending;
 mod upstream_head;
 
 pub use attempt::{Watched, read_watching};
@@ -44,6 +45,7 @@ use crate::{
     config::{
         Limits, Snapshot,
         callers::{Caller, Callers},
+        relay::Relay,
     },
     ledger::{
         logged::{CallerTag, Logged},
@@ -118,6 +120,7 @@ pub struct Facts<'a> {
     /// What the client hears of its limits.
     pub told: RateHeaders,
     pub limits: &'a Limits,
+    pub relay: Relay,
 }
 
 impl Facts<'_> {
@@ -162,6 +165,7 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         collect: None,
         told: RateHeaders::default(),
         limits: &snapshot.limits,
+        relay: snapshot.relay,
     };
     let end = exchange(
         world,
@@ -173,6 +177,7 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
     )
     .await;
     let (outcome, next) = conclude(world, client, &mut facts, end, &mut open).await;
+    client.untended(&mut open);
     #[cfg(test)]
     if sim::planted::is(sim::planted::Bug::LostRecord) && outcome == Outcome::ClientGone {
         std::mem::forget(open);
@@ -296,12 +301,14 @@ async fn conclude<W: World>(
     record: &mut Record,
 ) -> (Outcome, Next) {
     let (refusal, outcome) = match end {
+        Ok(Relayed::Unheard) => return (Outcome::ClientGone, Next::Close),
         Ok(Relayed::Whole) if facts.stays => return (Outcome::Completed, Next::Request),
         Ok(Relayed::Failed(_)) if facts.stays => return (Outcome::UpstreamLost, Next::Request),
         Ok(relayed) => {
             linger(world, client).await;
             let outcome = match relayed {
                 Relayed::Whole => Outcome::Completed,
+                Relayed::Unheard => Outcome::ClientGone,
                 Relayed::Failed(_) => Outcome::UpstreamLost,
                 Relayed::Cut(failure) => outcome_of(failure),
             };
@@ -327,8 +334,16 @@ async fn conclude<W: World>(
         }
     };
     let class = refusal.class();
-    record.status = class.status;
     record.refusal = Some(class.code);
+    if let Some(outward) = client.begun() {
+        record.status = tending::STATUS;
+        if !tending::say_lost(world, client, outward, &refusal, facts, record).await {
+            return (Outcome::ClientGone, Next::Close);
+        }
+        linger(world, client).await;
+        return (outcome, Next::Close);
+    }
+    record.status = class.status;
     // A body that was not read to its end is not skipped: the connection goes.
     facts.stays &= !facts.unread && !refusal.closes();
     if facts.id.is_empty() {

@@ -123,6 +123,11 @@ pub fn render(book: &Book, facts: &Facts) -> String {
         .sample(&[("result", "reused")], totals.upstream.reused)
         .sample(&[("result", "stale")], totals.upstream.stale);
     page.family(names::UPSTREAM_CANCELLED).sample(&[], totals.cancelled);
+    page.family(names::UPSTREAM_UNHEARD);
+    for (end, count) in totals.unheard.iter() {
+        page.sample(&[("end", end.name())], count);
+    }
+    page.family(names::KEEP_ALIVES).sample(&[], totals.keep_alives);
     page.family(names::ACCEPTED).sample(&[], totals.accepted);
     page.family(names::TURNED_AWAY).sample(&[], totals.turned_away);
     page.family(names::QUOTA_OVERFLOWS).sample(&[], facts.quota_overflows);

@@ -86,6 +86,12 @@ pub const UPSTREAM_CONNECTIONS: Metric = counter(
 );
 pub const UPSTREAM_CANCELLED: Metric =
     counter("rw_upstream_cancelled_total", "Upstream requests broken off because the client left.");
+pub const UPSTREAM_UNHEARD: Metric = counter(
+    "rw_upstream_unheard_total",
+    "Upstream answers that were read on after their client had left, by how far they were read.",
+);
+pub const KEEP_ALIVES: Metric =
+    counter("rw_keep_alive_comments_total", "Comments written to clients of streams that were silent.");
 pub const ACCEPTED: Metric = counter("rw_connections_accepted_total", "Client connections accepted.");
 pub const TURNED_AWAY: Metric = counter(
     "rw_connections_turned_away_total",

@@ -27,6 +27,7 @@ mod reload;
 mod routes;
 mod smuggling;
 mod support;
+mod tended;
 mod tls;
 mod tools;
 mod upstream;

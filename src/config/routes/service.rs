@@ -15,6 +15,7 @@ use crate::{
     config::{
         ProviderPlace, Timeouts,
         raw::{Field, Table, Text},
+        relay::keep_alive,
         suggest::nearest,
     },
     wire::model_name::is_model_name,
@@ -88,6 +89,10 @@ pub struct Terms {
     pub retry_unanswered: bool,
     /// Another target may be tried when a provider does not know the model.
     pub retry_missing_model: bool,
+    /// How long the client of a stream is left without a byte, in place of the provider's; zero: as long as it takes.
+    pub keep_alive: Option<Duration>,
+    /// That holds before the first event too: the client is then told 200 before anybody has answered.
+    pub keep_alive_commits: bool,
 }
 
 impl Default for Terms {
@@ -97,6 +102,8 @@ impl Default for Terms {
             timeouts: RouteTimeouts::default(),
             retry_unanswered: true,
             retry_missing_model: false,
+            keep_alive: None,
+            keep_alive_commits: false,
         }
     }
 }
@@ -422,7 +429,14 @@ impl StickyBy {
 }
 
 /// The settings of [`Terms`].
-pub(super) const TERMS: [&str; 4] = ["attempts_max", "timeouts", "retry_unanswered", "retry_missing_model"];
+pub(super) const TERMS: [&str; 6] = [
+    "attempts_max",
+    "timeouts",
+    "retry_unanswered",
+    "retry_missing_model",
+    "keep_alive_secs",
+    "keep_alive_commits",
+];
 
 pub(super) fn terms<'a>(settings: impl IntoIterator<Item = (&'static str, Option<Field<'a>>)>) -> Terms {
     let mut terms = Terms::default();
@@ -436,6 +450,8 @@ pub(super) fn terms<'a>(settings: impl IntoIterator<Item = (&'static str, Option
             "timeouts" => terms.timeouts = field.table().map(timeouts).unwrap_or_default(),
             "retry_unanswered" => terms.retry_unanswered = field.flag().unwrap_or(true),
             "retry_missing_model" => terms.retry_missing_model = field.flag().unwrap_or(false),
+            "keep_alive_secs" => terms.keep_alive = keep_alive(field),
+            "keep_alive_commits" => terms.keep_alive_commits = field.flag().unwrap_or(false),
             _ => {}
         }
     }

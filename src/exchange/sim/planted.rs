@@ -28,11 +28,13 @@ pub(in crate::exchange) enum Bug {
     ErrorEventMissing,
     BudgetKept,
     ReadDropped,
+    CommentUnframed,
+    PlaceKept,
 }
 
 impl Bug {
     /// Every bug, and the words in which the checks complain of it.
-    pub(super) const ALL: [(Self, &'static str); 13] = [
+    pub(super) const ALL: [(Self, &'static str); 15] = [
         (Self::PooledAfterCancel, "is pooled in mid-answer"),
         (Self::PooledWithStrayBytes, "is used after stray bytes"),
         (Self::UsageCountedTwice, "recorded Tokens"),
@@ -46,6 +48,8 @@ impl Bug {
         (Self::ErrorEventMissing, "no last word"),
         (Self::BudgetKept, "of the budget are gone"),
         (Self::ReadDropped, "was dropped in flight"),
+        (Self::CommentUnframed, "visit of"),
+        (Self::PlaceKept, "places without a client"),
     ];
 }
 

@@ -17,13 +17,16 @@ use crate::{
 };
 
 /// What came of it.
-struct Met {
-    got: String,
+pub(super) struct Met {
+    pub(super) got: String,
     /// When the gateway ended the client's connection, after how much time.
     ended_after: Option<Duration>,
     was_reset: bool,
-    records: Vec<Closed>,
+    pub(super) records: Vec<Closed>,
     begun: usize,
+    /// Connections that the pool held at the end.
+    pub(super) pooled: usize,
+    pub(super) keep_alives: u64,
 }
 
 #[derive(Default)]
@@ -41,10 +44,16 @@ fn meet(client: &[Cue], provider: &[Cue], expect: impl Fn(&Met)) {
 }
 
 fn meet_once(seed: u64, client: Vec<Cue>, provider: Vec<Cue>) -> Met {
+    meet_under("", seed, client, vec![provider])
+}
+
+/// The same under a configuration that says more. Providers play a scene for each connection, the last for all that follow.
+pub(super) fn meet_under(settings: &str, seed: u64, client: Vec<Cue>, mut scenes: Vec<Vec<Cue>>) -> Met {
     check::take_records();
     let sim = Sim::new(seed);
-    let world = SimWorld::new(&sim);
-    *world.scene.borrow_mut() = provider;
+    let world = SimWorld::under(&sim, settings);
+    *world.scene.borrow_mut() = scenes.pop().unwrap_or_default();
+    world.openings.borrow_mut().extend(scenes);
     let (wire, peer) = world.connect(Side::Client, 64 << 10);
     sim.executor.spawn("gateway", serve(world.clone(), wire));
     let began = sim.now();
@@ -69,6 +78,8 @@ fn meet_once(seed: u64, client: Vec<Cue>, provider: Vec<Cue>) -> Met {
         });
     }
     sim.executor.run().unwrap();
+    let pooled = world.local.pool.borrow().len();
+    let keep_alives = world.local.sheet.borrow().keep_alives;
     world.local.pool.borrow_mut().clear();
     sim.executor.run().unwrap();
     sim.over.set(true);
@@ -80,11 +91,13 @@ fn meet_once(seed: u64, client: Vec<Cue>, provider: Vec<Cue>) -> Met {
         was_reset,
         records: check::take_records(),
         begun: world.begun.get(),
+        pooled,
+        keep_alives,
     }
 }
 
 impl Met {
-    fn answers(&self) -> Vec<Answer> {
+    pub(super) fn answers(&self) -> Vec<Answer> {
         let (mut reader, mut rest, mut answers) = (Reader::default(), self.got.as_bytes(), Vec::new());
         while !rest.is_empty() {
             let (taken, answer) = reader.feed(rest, false).unwrap();
@@ -96,16 +109,16 @@ impl Met {
     }
 }
 
-fn text(answer: &Answer) -> &str {
+pub(super) fn text(answer: &Answer) -> &str {
     std::str::from_utf8(&answer.payload).unwrap()
 }
 
-fn say(after_ms: u64, text: &str) -> Cue {
+pub(super) fn say(after_ms: u64, text: &str) -> Cue {
     Cue::Say(after_ms, text.as_bytes().to_vec())
 }
 
 /// A chat request with these members and, in its head, these fields.
-fn chat(version: &str, fields: &str, members: &str) -> Cue {
+pub(super) fn chat(version: &str, fields: &str, members: &str) -> Cue {
     let body = format!(r#"{{"model":"plain/s0"{members}}}"#);
     let length = body.len();
     let head =
@@ -113,10 +126,11 @@ fn chat(version: &str, fields: &str, members: &str) -> Cue {
     say(0, &format!("{head}content-length: {length}\r\n{fields}\r\n{body}"))
 }
 
-const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
-const WORD: &str =
+pub(super) const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+pub(super) const WORD: &str =
     "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":null}]}\n\n";
-const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+pub(super) const STOP: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
 
 #[test]
 fn a_plain_exchange_is_whole_and_recorded_once() {

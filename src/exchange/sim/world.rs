@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     rc::{Rc, Weak},
     time::Duration,
 };
@@ -111,7 +111,7 @@ impl Seen {
 pub(super) struct SimWorld {
     pub(super) sim: Rc<Sim>,
     pub(super) local: Local<SimWire>,
-    snapshot: Rc<Snapshot>,
+    pub(super) snapshot: Rc<Snapshot>,
     models: Rc<ModelList>,
     pub(super) quota: Cells,
     pub(super) health: Calm,
@@ -125,6 +125,8 @@ pub(super) struct SimWorld {
     pub(super) begun: Cell<usize>,
     /// Every provider plays this instead of its script.
     pub(super) scene: RefCell<Vec<Cue>>,
+    /// Providers play these before it, a connection each.
+    pub(super) openings: RefCell<VecDeque<Vec<Cue>>>,
 }
 
 /// Request bytes that are buffered at once: less than a few large uploads want.
@@ -184,8 +186,9 @@ key = "sk-sim"
 pub(super) const MODELS: &[u8] = br#"{"object":"list","data":[{"id":"asks/m"}]}"#;
 
 impl SimWorld {
-    pub(super) fn new(sim: &Rc<Sim>) -> Rc<Self> {
-        let loaded = config::compile(CONFIGURATION, "sim.toml", &Fake::default());
+    /// A world whose configuration says this as well.
+    pub(super) fn under(sim: &Rc<Sim>, settings: &str) -> Rc<Self> {
+        let loaded = config::compile(&format!("{CONFIGURATION}{settings}"), "sim.toml", &Fake::default());
         let mut snapshot = loaded.unwrap_or_else(|complaints| panic!("{complaints}")).snapshot;
         snapshot.generation = 1;
         snapshot.enrol(&mut ProviderRoll::default());
@@ -204,6 +207,7 @@ impl SimWorld {
             stray_races: Cell::new(0),
             begun: Cell::new(0),
             scene: RefCell::default(),
+            openings: RefCell::default(),
         })
     }
 
@@ -339,7 +343,8 @@ impl World for Surroundings {
         sim.pause(20).await;
         let (wire, peer) = world.connect(Side::Upstream, 256 << 10);
         let name = format!("upstream {}", wire.conn().id);
-        let scene = world.scene.borrow().clone();
+        let opening = world.openings.borrow_mut().pop_front();
+        let scene = opening.unwrap_or_else(|| world.scene.borrow().clone());
         if scene.is_empty() {
             sim.executor.spawn(name, upstream::serve(world.clone(), peer));
         } else {
