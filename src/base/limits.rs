@@ -416,3 +416,17 @@ const _: () = assert!(
 /// Answers that a core reads without a client at once, at a buffer and two descriptors each; of more, the next is cancelled.
 pub const UNHEARD_MAX: usize = 128;
 const _: () = assert!(UNHEARD_MAX * 64 < CONNECTIONS_MAX);
+
+// Active health checks (`control/checks`).
+
+/// Defaults of one check: how often, and how long it may take. With three failures in a row a provider is down within
+/// twenty seconds whatever it does.
+pub const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+pub const HEALTH_CHECK_TIME: Duration = Duration::from_secs(2);
+/// What can be configured: more often than this is load, less often than this is no check.
+pub const HEALTH_CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+pub const HEALTH_CHECK_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+pub const HEALTH_CHECK_TIME_MAX: Duration = Duration::from_secs(60);
+/// Most providers that are checked: each has a thread.
+pub const HEALTH_CHECKS_MAX: usize = 64;
+const _: () = assert!(HEALTH_CHECKS_MAX <= PROVIDERS_MAX);

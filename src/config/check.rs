@@ -84,6 +84,13 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     let mut taken = HashMap::new();
     let providers = tables.into_iter().take(limits::PROVIDERS_MAX).flatten();
     let mut providers: Vec<_> = providers.filter_map(|table| provider(table, timeouts, &mut taken)).collect();
+    if providers.iter().filter(|provider| provider.health_check.is_some()).count() > limits::HEALTH_CHECKS_MAX
+    {
+        root.complain(
+            "there are too many health checks",
+            format!("at most {} providers can be checked", limits::HEALTH_CHECKS_MAX),
+        );
+    }
     let catalogue = prices(&mut root, state.as_deref(), &mut providers);
     warn_of_unknown(&root, &quotas, &providers);
     for provider in &mut providers {

@@ -126,6 +126,8 @@
 //! models = []                  # to list in /v1/models besides the provider's own
 //! timeouts = {}                # as above, for this provider
 //! keep_alive_secs = …          # in place of relay.keep_alive_secs
+//! health_check = …             # { path = "/health", interval_secs = 5, timeout_secs = 2, unhealthy_after = 3,
+//!                              #   healthy_after = 2, expect_status = 200 }; nobody is checked who has none
 //! pool_idle_max = 128          # per core and target
 //! pool_idle_secs = 30
 //! ```
@@ -139,6 +141,7 @@ mod certificate;
 mod check;
 mod complaint;
 mod credential;
+pub mod health_check;
 mod interpolate;
 mod logs;
 mod masking;

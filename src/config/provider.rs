@@ -6,6 +6,7 @@ use super::{
     certificate,
     check::timeouts,
     credential,
+    health_check::health_check,
     price::PriceList,
     profiles::{self, Profile, Reasoning},
     raw::{Field, Table, Text},
@@ -54,6 +55,7 @@ pub(super) fn provider(
         None => defaults,
     };
     let keep_alive = table.get("keep_alive_secs").and_then(keep_alive);
+    let health_check = table.table("health_check").and_then(health_check);
     let pool_idle_max = table.get("pool_idle_max").and_then(|field| field.count(0..=POOL_IDLE_MAX));
     let pool_idle_time = table.get("pool_idle_secs").and_then(|field| field.secs(TICK..=CONFIG_TIME_MAX));
     table.close();
@@ -88,6 +90,7 @@ pub(super) fn provider(
         models,
         timeouts,
         keep_alive,
+        health_check,
         // Given by whoever reads the limits, and the prices.
         allowance: None,
         prices: PriceList::default(),

@@ -15,6 +15,7 @@ use std::{
 use super::{
     access_log::AccessLog,
     breaker::{Breaker, Retry},
+    health_check::HealthCheck,
     logs::KeptLogs,
     price::{Catalogue, PriceList},
     quotas::{Numbered, Quotas},
@@ -257,6 +258,8 @@ pub struct Provider {
     pub timeouts: Timeouts,
     /// How long the client of a stream is left without a byte, in place of the gateway's; zero: as long as it takes.
     pub keep_alive: Option<Duration>,
+    /// How it is asked whether it is there; `None`: it is not.
+    pub health_check: Option<HealthCheck>,
     /// Idle connections that a core keeps per target.
     pub pool_idle_max: usize,
     pub pool_idle_time: Duration,

@@ -220,14 +220,16 @@ async fn exchange<'s, W: World>(
     // It owes us nothing until there is something for it to read.
     client.owes_nothing(record);
     if endpoint.repeat() == Repeat::Local {
-        return list_models(world, client, &admitted, model.as_deref(), facts, record).await;
+        return list_models(world, client, snapshot, &admitted, model.as_deref(), facts, record).await;
     }
 
     let ask = Ask::read(endpoint, &request).map_err(Stop::Refused)?;
     record.stream = ask.stream;
     record.model_asked = ask.model.as_ref().into();
-    let plan = plan_of(world, snapshot, admitted.caller(), &ask, &request)?;
-    facts.route = plan.route.map(|route| route.name.clone());
+    let plan = plan_of(world, snapshot, admitted.caller(), &ask, &request);
+    let route = plan.as_ref().map_or_else(|_| plan::route_of(snapshot, &ask.model), |plan| plan.route);
+    facts.route = route.map(|route| route.name.clone());
+    let plan = plan?;
     let want = ask.want(&request, world.now(), world.unix_ms());
     let mut entitled = admit::entitle(snapshot, &mut admitted, plan, want, &mut facts.told)?;
     failover::serve_plan(world, client, snapshot, &mut entitled, request, &ask, facts, record).await
@@ -442,6 +444,7 @@ fn locate(request: &Request) -> Result<(Endpoint, Option<Box<str>>), Stop> {
 async fn list_models<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
+    snapshot: &Snapshot,
     admitted: &Admitted<'_, W::Quota>,
     model: Option<&str>,
     facts: &Facts<'_>,
@@ -453,11 +456,11 @@ async fn list_models<W: World>(
     };
     let part;
     let body = match model {
-        Some(model) if admitted.may_use(model) => models.of(model),
+        Some(model) if admitted.may_use(snapshot, model) => models.of(model),
         Some(_) => None,
         None if admitted.sees_all_models() => Some(models.body()),
         None => {
-            part = models.only(|model| admitted.may_use(model));
+            part = models.only(|model| admitted.may_use(snapshot, model));
             Some(&*part)
         }
     };

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::{Draft, Known, condition::header_name, plain};
 use crate::{
     base::{
-        ids::TargetKey,
+        ids::{TargetKey, target_number},
         limits::{
             ATTEMPTS_CEILING, ATTEMPTS_MAX, CONFIG_TIME_MAX, MODEL_BYTES_MAX, SERVICE_TARGETS_MAX, TICK,
         },
@@ -46,6 +46,8 @@ pub struct Aim {
     pub weight: u32,
     pub price: Option<f64>,
     pub health: TargetKey,
+    /// What sticks to it is found by this, in every process alike.
+    pub number: u64,
 }
 
 impl Aim {
@@ -338,6 +340,7 @@ impl Known<'_> {
             weight: 1,
             price: None,
             health: TargetKey::of(&provider.name, key_name, &name[model_at..]),
+            number: target_number(&provider.name, key_name, &name[model_at..]),
         })
     }
 
