@@ -338,7 +338,6 @@ async fn conclude<W: World>(
     let class = refusal.class();
     record.refusal = Some(class.code);
     if let Some(outward) = client.begun() {
-        record.status = tending::STATUS;
         if !tending::say_lost(world, client, outward, &refusal, facts, record).await {
             return (Outcome::ClientGone, Next::Close);
         }

@@ -202,6 +202,9 @@ impl<C: Wire> Client<C> {
     pub(super) fn untended(&mut self, record: &mut Record) {
         if let Some(tending) = self.tending.take() {
             record.bytes_out += tending.comment_bytes;
+            if tending.begun {
+                record.status = STATUS;
+            }
             record.unheard = tending.unheard.map(|alone| alone.account);
         }
     }
@@ -407,7 +410,6 @@ pub(super) async fn show_late<W: World>(
     };
     let mut ours = world.local().buffer();
     put(&mut ours, outward, &event);
-    record.status = STATUS;
     record.bytes_out += event.len() as u64;
     let until = world.now() + facts.limits.write_time(ours.len());
     match write(world, client, ours, until).await {

@@ -55,7 +55,7 @@ fn a_list_of_models_has_what_its_reader_may_ask_for() {
     let listed = |token: &str| {
         let list = of(token, "/v1/models").expect(200).json();
         let ids = list["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str());
-        ids.filter(|id| id.contains('-') || id.starts_with("dynamic/") || *id == "sim/hidden")
+        ids.filter(|id| id.starts_with("by-") || id.starts_with("dynamic/") || *id == "sim/hidden")
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };

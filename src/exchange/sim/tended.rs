@@ -135,6 +135,17 @@ fn a_stream_that_was_begun_early_still_moves_to_the_next_target() {
 }
 
 #[test]
+fn a_client_that_leaves_before_the_first_event_cancels_whatever_it_was_told() {
+    let commits = format!("{FALLBACK}keep_alive_commits = true\n[relay]\non_disconnect = \"drain\"\n");
+    check(&commits, &leaves(2_500), &[vec![say(9_000, &head())]], |met| {
+        let record = &met.records[0];
+        assert_eq!((record.outcome(), record.unheard, met.pooled), (Outcome::ClientGone, None, 0));
+        assert_eq!((record.status, record.attempts), (200, 1));
+        assert!(Duration::from_micros(record.duration_us()) < Duration::from_secs(3));
+    });
+}
+
+#[test]
 fn an_error_that_is_the_client_s_own_is_its_event() {
     let commits = format!("{FALLBACK}keep_alive_commits = true\n");
     let error =
