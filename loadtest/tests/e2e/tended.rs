@@ -73,7 +73,7 @@ fn the_gateways_default_holds_for_who_has_no_choice_and_for_answers_that_are_hel
 
     // Half of a JSON answer has come, and none of it has left.
     let mut client = gateway.client();
-    client.send(chat("held,size=9000,split=3000,pause=600", false));
+    client.send(chat("held,size=9000,split=5000,pause=6000", false));
     provider.wait_for("held");
     until("its head has come", || (gateway.total("rw_attempts_total", "answered") == 2.0).then_some(()));
     drop(client);
