@@ -54,6 +54,7 @@ fn caller(number: u32) -> Caller {
         allowance: Allowance { limits: limits.into(), ..Allowance::default() },
         line: ringway::base::ids::Line(0),
         caps: Caps::default(),
+        on_disconnect: None,
         tags: Box::default(),
     }
 }

@@ -37,6 +37,7 @@ fn caller(id: TokenId) -> Caller {
         allowance: Allowance::default(),
         line: Line(0),
         caps: Caps::default(),
+        on_disconnect: None,
         tags: Box::default(),
     }
 }

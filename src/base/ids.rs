@@ -2,7 +2,11 @@
 //!
 //! A number, once given, means the same name until the process ends: counts are kept by number across reloads.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, LazyLock},
+};
 
 use crate::base::limits::{PROVIDER_NAMES_MAX, QUOTA_LINES_MAX};
 
@@ -80,16 +84,24 @@ impl LineRoll {
     }
 }
 
-/// A target's number on the board: provider, key and model hashed. The same names have the same number in every process.
+/// A target's number on the board: provider, key and model hashed. Models are named by clients, so the hash is keyed, by chance
+/// for each process: nobody can find a name that shares a breaker with another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TargetKey(pub u64);
 
 impl TargetKey {
     pub fn of(provider: &str, key: &str, model: &str) -> Self {
-        // A byte that no name can hold parts them.
-        let names = [provider.as_bytes(), b"\0", key.as_bytes(), b"\0", model.as_bytes()];
-        Self(mix(names.iter().fold(FNV_START, |hash, part| fnv(hash, part))))
+        Self(BY_CHANCE.hash_one((provider, key, model)))
     }
+}
+
+static BY_CHANCE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// A configured target's number, the same in every process: what sticks to it sticks over a restart.
+pub fn target_number(provider: &str, key: &str, model: &str) -> u64 {
+    // A byte that no name can hold parts them.
+    let names = [provider.as_bytes(), b"\0", key.as_bytes(), b"\0", model.as_bytes()];
+    mix(names.iter().fold(FNV_START, |hash, part| fnv(hash, part)))
 }
 
 /// Where [`fnv`] begins.
@@ -113,6 +125,8 @@ mod tests {
 
     #[test]
     fn a_targets_number_is_fixed_and_its_parts_do_not_run_together() {
+        assert_eq!(target_number("openai", "default", "gpt-4o"), 0xd751_d807_ac72_c875);
+        assert_ne!(target_number("a", "bc", "d"), target_number("ab", "c", "d"));
         assert_eq!(
             TargetKey::of("openai", "default", "gpt-4o"),
             TargetKey::of("openai", "default", "gpt-4o")

@@ -416,3 +416,35 @@ pub const HEDGE_PERCENTILE_FLOOR: u8 = 50;
 pub const HEDGE_PERCENT: u32 = 5;
 /// Hedges that may have been saved up by requests that needed none: the most that a provider which turns slow sets off at once.
 pub const HEDGES_SAVED_MAX: u32 = 10;
+
+// After the commit point (`exchange/tending`).
+
+/// How often a client that waits may be written a comment, at most and at least: below the one it would be more bytes than
+/// answer, and above the other no proxy would still be waiting (the longest silence that OpenAI's Node SDK bears is 300 s).
+pub const KEEP_ALIVE_TIME_MIN: Duration = Duration::from_millis(100);
+pub const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(300);
+const _: () = assert!(TICK.as_millis() <= KEEP_ALIVE_TIME_MIN.as_millis());
+/// An answer whose client has left is read for so long and so many bytes more: nearly all answers are over by then, and what
+/// goes on is an upstream that might never end.
+pub const UNHEARD_TIME: Duration = Duration::from_secs(120);
+pub const UNHEARD_BYTES_MAX: u64 = 16 << 20;
+const _: () = assert!(
+    UNHEARD_BYTES_MAX > HELD_ANSWER_BYTES_MAX as u64 && UNHEARD_BYTES_MAX > SSE_EVENT_BYTES_MAX as u64
+);
+/// Answers that a core reads without a client at once, at a buffer and two descriptors each; of more, the next is cancelled.
+pub const UNHEARD_MAX: usize = 128;
+const _: () = assert!(UNHEARD_MAX * 64 < CONNECTIONS_MAX);
+
+// Active health checks (`control/checks`).
+
+/// Defaults of one check: how often, and how long it may take. With three failures in a row a provider is down within
+/// twenty seconds whatever it does.
+pub const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+pub const HEALTH_CHECK_TIME: Duration = Duration::from_secs(2);
+/// What can be configured: more often than this is load, less often than this is no check.
+pub const HEALTH_CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+pub const HEALTH_CHECK_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+pub const HEALTH_CHECK_TIME_MAX: Duration = Duration::from_secs(60);
+/// Most providers that are checked: each has a thread.
+pub const HEALTH_CHECKS_MAX: usize = 64;
+const _: () = assert!(HEALTH_CHECKS_MAX <= PROVIDERS_MAX);

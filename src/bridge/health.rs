@@ -8,9 +8,12 @@ mod aside;
 mod latency;
 mod tally;
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use self::{aside::Aside, latency::Latency, tally::Tally};
@@ -41,6 +44,8 @@ pub struct HealthBoard {
     seats: Box<[Seat]>,
     /// By the provider's number.
     budgets: Box<[Padded<Budgets>]>,
+    /// By the provider's number, what its health check has found. Written every few seconds at most.
+    down: Box<[DownUntil]>,
     aside: Aside,
     counts: Counts,
 }
@@ -54,6 +59,22 @@ pub struct Crowding {
     pub forgotten: u64,
     /// Those of them whose breaker was open.
     pub forgotten_open: u64,
+}
+
+/// A provider that its health check has found down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Down {
+    /// The soonest that it can be found up again.
+    pub back_at: Now,
+    /// The finding is worth nothing from here on, unless it is renewed.
+    pub stale_at: Now,
+}
+
+/// A [`Down`]; zeros where there is none.
+#[derive(Debug, Default)]
+struct DownUntil {
+    back_ms: AtomicU64,
+    stale_ms: AtomicU64,
 }
 
 /// One cache line: a target is found, or found to be absent, by one load of it.
@@ -74,6 +95,8 @@ const RESERVED: u64 = 1;
 struct Seat {
     word: AtomicU64,
     in_flight: AtomicU32,
+    /// Whose target it is, counted from 1.
+    provider: AtomicU32,
     /// When an attempt last began, for who has to find the one that nobody misses.
     used_ms: AtomicU64,
     /// Attempts that came to something, and those of them that failed.
@@ -127,6 +150,7 @@ impl HealthBoard {
             lines: (0..lines).map(|_| Line::default()).collect(),
             seats: (0..lines * HEALTH_WAYS).map(|_| Seat::default()).collect(),
             budgets: (0..PROVIDER_NAMES_MAX).map(|_| Padded::default()).collect(),
+            down: (0..PROVIDER_NAMES_MAX).map(|_| DownUntil::default()).collect(),
             aside: Aside::default(),
             counts: Counts::default(),
         };
@@ -157,6 +181,32 @@ impl HealthBoard {
             forgotten: counts.forgotten.load(Ordering::Relaxed),
             forgotten_open: counts.forgotten_open.load(Ordering::Relaxed),
         }
+    }
+
+    /// Breakers that are open now, or wait for a probe, by provider. Walks the board: not for a request.
+    pub fn open_breakers(&self) -> BTreeMap<ProviderId, u64> {
+        let mut open = BTreeMap::new();
+        for seat in self.seats.iter().filter(|seat| Word(seat.word.load(Ordering::Relaxed)).is_open()) {
+            let number = seat.provider.load(Ordering::Relaxed).checked_sub(1);
+            if let Some(number) = number.and_then(|number| u16::try_from(number).ok()) {
+                *open.entry(ProviderId(number)).or_default() += 1;
+            }
+        }
+        open
+    }
+
+    /// Takes up what a health check has found; `None`: the provider is up, or is not checked any more.
+    pub fn set_down(&self, provider: ProviderId, found: Option<Down>) {
+        let Some(down) = self.down.get(provider.index()) else { return };
+        let ms = |moment: Now| (moment.0 / 1_000_000).max(1);
+        // Each number stands for itself: whoever sees half of a change is right either way.
+        down.stale_ms.store(found.map_or(0, |found| ms(found.stale_at)), Ordering::Relaxed);
+        down.back_ms.store(found.map_or(0, |found| ms(found.back_at)), Ordering::Relaxed);
+    }
+
+    /// What was found last, however long ago.
+    pub fn is_down(&self, provider: ProviderId) -> bool {
+        self.down.get(provider.index()).is_some_and(|down| down.back_ms.load(Ordering::Relaxed) > 0)
     }
 
     fn rules(&self) -> Rules {
@@ -272,6 +322,14 @@ impl Health for HealthBoard {
         Word(word).standing(self.rules(), now)
     }
 
+    fn down_ms(&self, provider: ProviderId, now: Now) -> Option<u64> {
+        let down = self.down.get(provider.index())?;
+        let back_ms = down.back_ms.load(Ordering::Relaxed);
+        let now_ms = now.0 / 1_000_000;
+        let holds = back_ms > 0 && now_ms < down.stale_ms.load(Ordering::Relaxed);
+        holds.then(|| back_ms.saturating_sub(now_ms).max(1))
+    }
+
     fn in_flight(&self, target: TargetKey) -> u32 {
         let seat = self.find(stored(target)).and_then(|index| self.seats.get(index));
         seat.map_or(0, |seat| seat.in_flight.load(Ordering::Relaxed))
@@ -284,12 +342,16 @@ impl Health for HealthBoard {
 
 impl Outcomes for HealthBoard {
     fn begin(&self, target: TargetKey, provider: ProviderId, now: Now) -> Option<Ticket> {
+        if self.down_ms(provider, now).is_some() {
+            return None;
+        }
         let index = self.take_place(stored(target), now);
         let mut ticket =
             Ticket { target, seat: index.and_then(|index| u32::try_from(index).ok()), probe: None };
         match self.seat(&ticket) {
             Some(seat) => {
                 seat.used_ms.store(now.0 / 1_000_000, Ordering::Relaxed);
+                seat.provider.store(u32::from(provider.0) + 1, Ordering::Relaxed);
                 let word = Word(seat.word.load(Ordering::Acquire));
                 let standing =
                     if word == Word::CLOSED { Standing::Closed } else { word.standing(self.rules(), now) };
@@ -428,6 +490,7 @@ impl Seat {
     /// For who has reserved it with nothing under way. What is under way is counted apart: see `claim`.
     fn clear(&self) {
         self.word.store(Word::CLOSED.0, Ordering::Relaxed);
+        self.provider.store(0, Ordering::Relaxed);
         self.recent.clear();
         self.latency.clear();
     }

@@ -39,6 +39,7 @@ use crate::{
     control::{
         access_log::{AccessLogThread, Reopen, Task},
         admin::Admin,
+        checks::{Checked, Checks, Found},
         fetch::HttpFetch,
         log::Log,
         log_store::{Keeper, Store},
@@ -127,7 +128,10 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         }),
         address::is_public,
     );
-    let models = Models::start(Arc::new(fetch), lists.clone(), limits::MODELS_INTERVAL, log.clone());
+    let fetch = Arc::new(fetch);
+    let found = Arc::new(Found::default());
+    let checks = Checks::new(fetch.clone(), health.clone(), found.clone(), now.clone(), log.clone());
+    let models = Models::start(fetch, lists.clone(), limits::MODELS_INTERVAL, log.clone());
     let (admin_listen, drain_time) = (snapshot.admin.listen, snapshot.server.drain_time);
     let connections_max = snapshot.server.connections_max;
     let first_names = names(&snapshot);
@@ -138,6 +142,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         snapshots: snapshots.clone(),
         resolver: resolver.clone(),
         models: models.map_err(no_thread)?,
+        checks,
         reloads: reloads.clone(),
         certificates: certificates.clone(),
         started_with: Fixed::of(&snapshot),
@@ -219,6 +224,8 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         vitals,
         drain: drain.clone(),
         quota,
+        health,
+        found,
         reloads: reloads.clone(),
         log_pipes: log_pipes.clone(),
         lines: lines.clone(),
@@ -419,17 +426,34 @@ pub(super) fn names(snapshot: &Snapshot) -> Vec<Box<str>> {
     names.collect()
 }
 
-/// What the models' thread needs of a provider. One without a key that needs one is not asked.
-pub(super) fn model_source(provider: &config::Provider) -> ModelSource {
+/// What its health check needs of a provider that wants one.
+pub(super) fn checked(provider: &config::Provider) -> Option<Checked> {
+    let rules = provider.health_check.clone()?;
+    let key = provider.keys.first();
+    Some(Checked {
+        provider: provider.id,
+        name: provider.name.clone(),
+        address: address_of(provider, &rules.path, key.and_then(|key| split_line(key.line.expose()))),
+        rules,
+    })
+}
+
+fn address_of(provider: &config::Provider, path: &str, credential: Option<(String, Secret)>) -> ListAddress {
     let scheme = if provider.tls { "https" } else { "http" };
-    let list = provider.keys.first().map(|key| ListAddress {
-        url: format!("{scheme}://{}{}", provider.authority, provider.path("/models")),
-        credential: split_line(key.line.expose()),
+    ListAddress {
+        url: format!("{scheme}://{}{path}", provider.authority),
+        credential,
         headers: Vec::new(),
         private: provider.private,
         // A CA that cannot be read was a complaint already; without a configuration nothing is fetched.
         tls: provider.tls.then(|| shard::client_config(provider.ca.as_deref()).ok()).flatten(),
-    });
+    }
+}
+
+/// What the models' thread needs of a provider. One without a key that needs one is not asked.
+pub(super) fn model_source(provider: &config::Provider) -> ModelSource {
+    let key = provider.keys.first();
+    let list = key.map(|key| address_of(provider, &provider.path("/models"), split_line(key.line.expose())));
     ModelSource { provider: provider.name.clone(), configured: provider.models.clone(), list }
 }
 

@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 
 use super::{
     fixed::Fixed,
-    house::{model_source, names},
+    house::{checked, model_source, names},
 };
 use crate::{
     base::ids::{Line, LineRoll, ProviderRoll},
@@ -21,6 +21,7 @@ use crate::{
     },
     control::{
         budgets::{BudgetKeeper, Kept},
+        checks::Checks,
         log::Log,
         models::{Models, Offer},
         resolver::Resolver,
@@ -39,6 +40,7 @@ pub(super) struct Publisher {
     pub(super) certificates: Arc<Bulletin<Arc<ServerConfig>>>,
     pub(super) resolver: Arc<Resolver>,
     pub(super) models: Models,
+    pub(super) checks: Checks,
     pub(super) reloads: Arc<Reloads>,
     pub(super) started_with: Fixed,
     /// `None`: nothing outlives this process, and there are no callers.
@@ -110,8 +112,10 @@ impl Publisher {
             sources: snapshot.providers.iter().map(model_source).collect(),
             own: snapshot.own_models().map(|(id, owner)| (id.into(), owner.into())).collect(),
         });
+        let checked = snapshot.providers.iter().filter_map(checked).collect();
         let generation = self.snapshots.publish(Arc::new(snapshot));
         self.reloads.accepted(self.roll.clone());
+        self.checks.reload(checked);
         Ok(Published { generation, certificate_is_new, waits_for_restart })
     }
 

@@ -17,6 +17,7 @@ use crate::{
         NoLine,
         allowance::Allowance,
         quotas::{Quotas, first},
+        relay::OnDisconnect,
     },
     wire::{
         openai::endpoint::Endpoint,
@@ -44,6 +45,8 @@ pub struct Caller {
     /// Where its use is counted; set by whoever publishes the table.
     pub line: Line,
     pub caps: Caps,
+    /// What becomes of an answer in whose middle it leaves; `None`: what the gateway does.
+    pub on_disconnect: Option<OnDisconnect>,
     pub tags: Box<[Box<str>]>,
 }
 
@@ -352,6 +355,7 @@ pub(crate) mod tests {
             allowance: Allowance::default(),
             line: Line(0),
             caps: Caps::default(),
+            on_disconnect: None,
             tags: Box::default(),
         }
     }

@@ -19,6 +19,7 @@ use super::{
     provider::provider,
     quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
+    relay::relay,
     routes::{self, Known},
     snapshot::{Access, Admin, Auth, Backend, Cores, Estimate, Limits, Server, Snapshot, Timeouts},
     surroundings::Surroundings,
@@ -66,6 +67,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     }
     let breaker = breaker::breaker(&mut root);
     let retry = breaker::retry(&mut root);
+    let relay = relay(&mut root);
     let tables = root.tables("provider");
     if tables.is_empty() {
         root.warn(
@@ -82,6 +84,13 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     let mut taken = HashMap::new();
     let providers = tables.into_iter().take(limits::PROVIDERS_MAX).flatten();
     let mut providers: Vec<_> = providers.filter_map(|table| provider(table, timeouts, &mut taken)).collect();
+    if providers.iter().filter(|provider| provider.health_check.is_some()).count() > limits::HEALTH_CHECKS_MAX
+    {
+        root.complain(
+            "there are too many health checks",
+            format!("at most {} providers can be checked", limits::HEALTH_CHECKS_MAX),
+        );
+    }
     let catalogue = prices(&mut root, state.as_deref(), &mut providers);
     warn_of_unknown(&root, &quotas, &providers);
     for provider in &mut providers {
@@ -107,6 +116,7 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         routes,
         breaker,
         retry,
+        relay,
         estimate,
         catalogue,
         by_name: Snapshot::places(&providers),

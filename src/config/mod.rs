@@ -58,6 +58,9 @@
 //! [retry]
 //! attempts_max = 3             # over all targets of a request
 //! budget_percent = 10          # of a provider's requests: tries at the same target again
+//! [relay]
+//! on_disconnect = "cancel"     # or "drain", "drain_until_usage": an answer whose client has left; callers may have their own
+//! keep_alive_secs = 0          # a comment to the client of a stream that is silent so long; so may providers and services
 //! [[limit]]                    # for each kind of key
 //! by = …                       # "gateway", "address", "caller", "provider", "model" or "metadata.<key>"
 //! match = "*"                  # names of callers, providers, models; the first table that fits counts
@@ -103,10 +106,11 @@
 //! retry_unanswered = true      # elsewhere, after a request was sent and nothing came back: it may be billed twice
 //! retry_missing_model = false  # elsewhere, when a provider does not know the model
 //! hold_back = …                # in place of the provider's; likewise hedge_percentile
+//! keep_alive_secs = …          # in place of the provider's
+//! keep_alive_commits = false   # a silent stream is begun, with 200, before anybody has answered: failures are events then
 //! [[fallback]]                 # the same for what is asked for as `{provider}/{model}`: the first that fits counts
 //! match = …                    # a model; a `*` at the end stands for any rest
-//! to = …                       # as fallbacks; also attempts_max, timeouts, retry_unanswered, retry_missing_model,
-//!                              # hold_back, hedge_percentile
+//! to = …                       # as fallbacks; also the eight settings above
 //! [aliases]                    # other names for models
 //! "…" = …                      # a model or a route; with a `*` at its end, for every name that begins so
 //! [[provider]]
@@ -122,6 +126,9 @@
 //! ca_file = …                  # PEM file of CA certificates trusted besides the public ones
 //! models = []                  # to list in /v1/models besides the provider's own
 //! timeouts = {}                # as above, for this provider
+//! keep_alive_secs = …          # in place of relay.keep_alive_secs
+//! health_check = …             # { path = "/health", interval_secs = 5, timeout_secs = 2, unhealthy_after = 3,
+//!                              #   healthy_after = 2, expect_status = 200 }; nobody is checked who has none
 //! pool_idle_max = 128          # per core and target
 //! pool_idle_secs = 30
 //! hold_back = {}               # { events = …, secs = … }: of a stream, until one of the two is reached, so that a failure in
@@ -140,6 +147,7 @@ mod check;
 mod complaint;
 mod credential;
 pub mod first_byte;
+pub mod health_check;
 mod interpolate;
 mod logs;
 mod masking;
@@ -149,6 +157,7 @@ pub mod profiles;
 mod provider;
 pub mod quotas;
 mod raw;
+pub mod relay;
 mod report;
 pub mod routes;
 mod snapshot;

@@ -7,9 +7,11 @@ use super::{
     check::timeouts,
     credential,
     first_byte::{self, HoldBack},
+    health_check::health_check,
     price::PriceList,
     profiles::{self, Profile, Reasoning},
     raw::{Field, Table, Text},
+    relay::keep_alive,
     snapshot::{Dial, Key, Provider, Timeouts},
     suggest::nearest,
     url::{BaseUrl, Host},
@@ -53,6 +55,8 @@ pub(super) fn provider(
         Some(inner) => timeouts(inner, defaults),
         None => defaults,
     };
+    let keep_alive = table.get("keep_alive_secs").and_then(keep_alive);
+    let health_check = table.table("health_check").and_then(health_check);
     let pool_idle_max = table.get("pool_idle_max").and_then(|field| field.count(0..=POOL_IDLE_MAX));
     let pool_idle_time = table.get("pool_idle_secs").and_then(|field| field.secs(TICK..=CONFIG_TIME_MAX));
     let hold_back = table.get("hold_back").and_then(first_byte::hold_back);
@@ -88,6 +92,8 @@ pub(super) fn provider(
         },
         models,
         timeouts,
+        keep_alive,
+        health_check,
         // Given by whoever reads the limits, and the prices.
         allowance: None,
         prices: PriceList::default(),

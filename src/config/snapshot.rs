@@ -16,9 +16,11 @@ use super::{
     access_log::AccessLog,
     breaker::{Breaker, Retry},
     first_byte::HoldBack,
+    health_check::HealthCheck,
     logs::KeptLogs,
     price::{Catalogue, PriceList},
     quotas::{Numbered, Quotas},
+    relay::Relay,
     routes::Routes,
 };
 use crate::{
@@ -50,6 +52,7 @@ pub struct Snapshot {
     pub routes: Routes,
     pub breaker: Breaker,
     pub retry: Retry,
+    pub relay: Relay,
     pub estimate: Estimate,
     /// Where prices come from; each provider has its own part of it.
     pub catalogue: Cow<'static, Catalogue>,
@@ -254,6 +257,10 @@ pub struct Provider {
     /// Models to list for this provider, whether or not it lists them itself.
     pub models: Vec<Box<str>>,
     pub timeouts: Timeouts,
+    /// How long the client of a stream is left without a byte, in place of the gateway's; zero: as long as it takes.
+    pub keep_alive: Option<Duration>,
+    /// How it is asked whether it is there; `None`: it is not.
+    pub health_check: Option<HealthCheck>,
     /// Idle connections that a core keeps per target.
     pub pool_idle_max: usize,
     pub pool_idle_time: Duration,

@@ -11,7 +11,7 @@ use std::{
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 use ureq::{
-    Agent, Error,
+    Agent, Body, Error,
     config::Config,
     http,
     unversioned::{
@@ -46,12 +46,34 @@ impl HttpFetch {
         Self { find, is_public, time: MODELS_FETCH_TIME }
     }
 
-    fn agent(&self, list: &ListAddress) -> Agent {
+    /// The status of a GET's answer, whatever its body says.
+    ///
+    /// # Errors
+    /// There was none within `time`.
+    pub fn status(&self, list: &ListAddress, time: Duration) -> Result<u16, String> {
+        Ok(self.get(list, time)?.status().as_u16())
+    }
+
+    fn get(&self, list: &ListAddress, time: Duration) -> Result<http::Response<Body>, String> {
+        let mut request = self.agent(list, time).get(&list.url).header("accept", "application/json");
+        for (name, value) in &list.headers {
+            request = request.header(name, value);
+        }
+        if let Some((name, secret)) = &list.credential {
+            let value = http::HeaderValue::from_bytes(secret.expose());
+            let mut value = value.map_err(|_| "the credential cannot stand in a header".to_owned())?;
+            value.set_sensitive(true);
+            request = request.header(name, value);
+        }
+        request.call().map_err(|error| error.to_string())
+    }
+
+    fn agent(&self, list: &ListAddress, time: Duration) -> Agent {
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
             .http_status_as_error(false)
-            .timeout_global(Some(self.time))
+            .timeout_global(Some(time))
             .user_agent(concat!("ringway/", env!("CARGO_PKG_VERSION")))
             .max_idle_connections(0)
             .build();
@@ -64,17 +86,7 @@ impl HttpFetch {
 
 impl Fetch for HttpFetch {
     fn fetch(&self, list: &ListAddress) -> Result<Vec<u8>, String> {
-        let mut request = self.agent(list).get(&list.url).header("accept", "application/json");
-        for (name, value) in &list.headers {
-            request = request.header(name, value);
-        }
-        if let Some((name, secret)) = &list.credential {
-            let value = http::HeaderValue::from_bytes(secret.expose());
-            let mut value = value.map_err(|_| "the credential cannot stand in a header".to_owned())?;
-            value.set_sensitive(true);
-            request = request.header(name, value);
-        }
-        let mut response = request.call().map_err(|error| error.to_string())?;
+        let mut response = self.get(list, self.time)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("status {}", response.status().as_u16()));
         }

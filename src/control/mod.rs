@@ -10,6 +10,7 @@ use crate::base::now::Now;
 pub mod access_log;
 pub mod admin;
 pub mod budgets;
+pub mod checks;
 pub mod fetch;
 pub mod log;
 pub mod log_store;

@@ -7,13 +7,14 @@ use crate::{
     bridge::{
         bulletin::Board,
         drain::{Drain, Stage},
+        health::HealthBoard,
         logpipe::LogPipe,
         quota::QuotaBoard,
         tally::Tally,
         vitals::Vitals,
     },
-    control::{Clock, lock},
-    ledger::exposition::Facts,
+    control::{Clock, checks::Found, lock},
+    ledger::exposition::{Facts, HealthFacts},
 };
 
 /// The process as its operator sees it.
@@ -24,6 +25,9 @@ pub struct Standing {
     pub vitals: Arc<[Vitals]>,
     pub drain: Arc<Drain>,
     pub quota: Arc<QuotaBoard>,
+    pub health: Arc<HealthBoard>,
+    /// By health checks.
+    pub found: Arc<Found>,
     pub reloads: Arc<Reloads>,
     /// One for each core; empty if nothing is logged.
     pub log_pipes: Arc<[LogPipe]>,
@@ -94,6 +98,7 @@ impl Standing {
     pub fn facts(&self) -> Facts {
         let now = (self.clock)();
         let generation = self.snapshots.generation();
+        let crowding = self.health.crowding();
         let Loaded { success, roll, .. } = lock(&self.reloads.0).clone();
         Facts {
             version: env!("CARGO_PKG_VERSION"),
@@ -109,6 +114,13 @@ impl Standing {
             quota_overflows: self.quota.overflows(),
             draining: self.drain.stage() != Stage::Serving,
             shards: self.vitals.iter().map(|vitals| vitals.facts(now)).collect(),
+            health: HealthFacts {
+                open: self.health.open_breakers(),
+                seatless: crowding.seatless,
+                forgotten: crowding.forgotten,
+                forgotten_open: crowding.forgotten_open,
+            },
+            checks: self.found.facts(),
         }
     }
 }
@@ -127,6 +139,8 @@ pub(super) mod tests {
             vitals: [4, 6].into_iter().map(Vitals::new).collect(),
             drain: Arc::default(),
             quota: Arc::new(QuotaBoard::with_room(1, 1)),
+            health: Arc::default(),
+            found: Arc::default(),
             reloads: Arc::default(),
             log_pipes: [LogPipe::default(), LogPipe::default()].into(),
             lines: Arc::default(),

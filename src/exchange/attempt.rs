@@ -21,7 +21,7 @@ use super::{
     receive::Request,
     reply,
     seam::{Wire, World},
-    upstream_head,
+    tending, upstream_head,
 };
 use crate::{
     base::{limits, now::Now, waiting::Waiting},
@@ -93,7 +93,11 @@ pub(super) async fn attempt<W: World>(
     let failed = |failure: Failure| NoAnswer::Failed(Failure { reused, ..failure });
     let total = record.phases.started + timeouts.total;
     let until = sooner(total, at + timeouts.first_byte, Waiting::FirstByte);
-    let head = read_head(world, client, &mut wire, until).await;
+    wire.expire_at(until.0, until.1);
+    let head = match tending::readable(world, client, &mut wire).await {
+        Still::There => read_head(world, client, &mut wire).await,
+        Still::Gone => Err(NoAnswer::ClientGone),
+    };
     let over = world.now();
     record.waited(Party::Upstream, at, over);
     match head? {
@@ -205,21 +209,16 @@ pub(super) fn sooner(total: Now, at: Now, why: Waiting) -> (Now, Waiting) {
     if at < total { (at, why) } else { (total, Waiting::Total) }
 }
 
-/// Reads the final head, over any interim ones. The outer error is the client's departure.
+/// Reads the final head, over any interim ones, once there is something to read: a model may think for minutes, and no
+/// buffer is held meanwhile. The outer error is the client's departure.
 pub(super) async fn read_head<W: World>(
     world: &W,
     client: &mut impl Audience,
     wire: &mut W::Wire,
-    until: (Now, Waiting),
 ) -> Result<Result<(Vec<u8>, ResponseHead), Failure>, NoAnswer> {
     let bounds = HeadLimits { bytes_max: limits::HEAD_BYTES_MAX, fields_max: limits::HEAD_FIELDS_MAX };
     let mut scan = HeadScan::default();
     let mut interim = 0;
-    wire.expire_at(until.0, until.1);
-    // A model may think for minutes: no buffer is held meanwhile, and the watch that a pooled wire has armed serves.
-    if let Still::Gone = readable_watching(client, wire).await {
-        return Err(NoAnswer::ClientGone);
-    }
     let mut buffer = world.local().buffer();
     loop {
         let failure = match scan.response(&buffer, Method::Post, bounds) {
@@ -353,7 +352,7 @@ pub(super) async fn wait_watching<W: World>(world: &W, client: &mut Client<W::Wi
 }
 
 /// Waits until the upstream has something to read or has ended, unless the client leaves first.
-async fn readable_watching<C: Wire>(client: &mut impl Audience, wire: &mut C) -> Still {
+pub(super) async fn readable_watching<C: Wire>(client: &mut impl Audience, wire: &mut C) -> Still {
     poll_fn(|cx| {
         if wire.poll_readable(cx).is_ready() {
             return Poll::Ready(Still::There);

@@ -20,6 +20,7 @@ use super::{
     relay::{self, Relayed, Way},
     reply,
     seam::World,
+    tending,
 };
 use crate::{
     base::{limits, money::NanoUsd, now::Now},
@@ -347,6 +348,7 @@ async fn once<'w, 's, 'p, W: World>(
         debug_assert!(false, "a request is kept until its answer begins to leave");
         return Err(Stop::Refused(Refusal::Internal));
     };
+    tending::attend(world, client, &terms, attempted.planned.provider, facts, record);
     let pooled = course.tried_here == 1;
     #[cfg(test)]
     let pooled = pooled || planted::is(planted::Bug::StaleRetriedAgain);
@@ -492,6 +494,12 @@ async fn show<W: World>(
     if let Some(refusal) = reply::replaced(&answer.head, answer.kind, &way.provider.name) {
         return Err(Stop::Refused(refusal));
     }
+    if let Some(outward) = client.begun() {
+        let shown =
+            tending::show_late(world, client, outward, answer, &way.provider.name, facts, record).await;
+        entitled.settle(Some(0), Some(NanoUsd(0)), world.now());
+        return shown;
+    }
     let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
     entitled.settle(Some(0), Some(NanoUsd(0)), world.now());
     relayed
@@ -527,7 +535,7 @@ fn report<W: World>(
     }
     let now = world.now();
     let change = match relayed {
-        Some(Relayed::Whole) => underway.succeeded(now),
+        Some(Relayed::Whole | Relayed::Unheard) => underway.succeeded(now),
         // The client's own mistake, said by an event.
         Some(Relayed::Failed(Some(Said::Request | Said::MissingModel))) => None,
         Some(Relayed::Failed(_)) => underway.failed(None, now, world.random()),

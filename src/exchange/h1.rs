@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::seam::{Stir, Wire, World};
+use super::{
+    seam::{Stir, Wire, World},
+    tending::Tending,
+};
 use crate::{
     base::{limits, waiting::Waiting},
     ledger::record::Record,
@@ -20,6 +23,8 @@ pub struct Client<C> {
     pub address: IpAddr,
     /// Bytes it sent ahead lie on the wire: there is no use in watching it before they are read.
     ahead: bool,
+    /// What the exchange that runs is tended with; `None`: nothing was asked for.
+    pub(super) tending: Option<Box<Tending>>,
 }
 
 /// The client has left.
@@ -48,7 +53,7 @@ impl<C: Wire> Audience for Client<C> {
 
 impl<C: Wire> Client<C> {
     pub fn new(wire: C, address: IpAddr) -> Self {
-        Self { wire, carry: Vec::new(), address, ahead: false }
+        Self { wire, carry: Vec::new(), address, ahead: false, tending: None }
     }
 
     /// Waits, without a buffer, until there is something to read: a request, or the connection's end. False if a deadline

@@ -414,7 +414,9 @@ async fn run<W: World>(world: &W, lane: Lane, sent: Sent<W::Wire>, cancel: &Canc
     let Sent { mut wire, home, reused, at } = sent;
     let _armed = cancel.arm(wire.shutter());
     let until = sooner(lane.total, at + lane.times.first_byte, Waiting::FirstByte);
-    let (buffer, head) = match read_head(world, &mut Elsewhere, &mut wire, until).await {
+    wire.expire_at(until.0, until.1);
+    wire.readable().await;
+    let (buffer, head) = match read_head(world, &mut Elsewhere, &mut wire).await {
         Ok(Ok(read)) => read,
         Ok(Err(failure)) | Err(NoAnswer::Failed(failure)) => {
             return Ran::failed(Failure { reused, ..failure }, None);

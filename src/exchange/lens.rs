@@ -136,6 +136,16 @@ impl Lens {
         }
     }
 
+    /// Whether the client stands between two events, once what is ready has left.
+    pub(super) fn at_boundary(&self) -> bool {
+        matches!(&self.view, View::Events(events) if events.at_boundary())
+    }
+
+    /// Whether the provider has said what was used.
+    pub(super) fn knows_usage(&self) -> bool {
+        self.usage.is_some()
+    }
+
     /// How many events of a stream have carried something generated.
     pub(super) fn token_events(&self) -> u64 {
         self.token_events

@@ -1,7 +1,10 @@
 //! What one core keeps between exchanges: idle upstream connections, buffers, its sheet, its budget. Nothing in here is
 //! ever seen by another core.
 
-use std::cell::RefCell;
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use super::{budget::Budget, pool::Pool};
 use crate::{base::limits, ledger::sheet::Sheet};
@@ -10,6 +13,8 @@ pub struct Local<C> {
     pub pool: RefCell<Pool<C>>,
     pub sheet: RefCell<Box<Sheet>>,
     pub budget: Budget,
+    /// Answers that are read although their client has left.
+    pub unheard: Rc<Cell<usize>>,
     buffers: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -19,6 +24,7 @@ impl<C> Local<C> {
             pool: RefCell::default(),
             sheet: RefCell::default(),
             budget: Budget::new(buffered_bytes_max),
+            unheard: Rc::default(),
             buffers: RefCell::default(),
         }
     }

@@ -23,6 +23,7 @@ mod reply;
 pub mod seam;
 #[cfg(test)]
 mod sim;
+mod tending;
 mod upstream_head;
 
 pub use attempt::{Watched, read_watching};
@@ -47,6 +48,7 @@ use crate::{
     config::{
         Limits, Snapshot,
         callers::{Caller, Callers},
+        relay::Relay,
     },
     ledger::{
         logged::{CallerTag, Logged},
@@ -121,6 +123,7 @@ pub struct Facts<'a> {
     /// What the client hears of its limits.
     pub told: RateHeaders,
     pub limits: &'a Limits,
+    pub relay: Relay,
 }
 
 impl Facts<'_> {
@@ -165,6 +168,7 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         collect: None,
         told: RateHeaders::default(),
         limits: &snapshot.limits,
+        relay: snapshot.relay,
     };
     let end = exchange(
         world,
@@ -176,6 +180,7 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
     )
     .await;
     let (outcome, next) = conclude(world, client, &mut facts, end, &mut open).await;
+    client.untended(&mut open);
     #[cfg(test)]
     if sim::planted::is(sim::planted::Bug::LostRecord) && outcome == Outcome::ClientGone {
         std::mem::forget(open);
@@ -218,14 +223,16 @@ async fn exchange<'s, W: World>(
     // It owes us nothing until there is something for it to read.
     client.owes_nothing(record);
     if endpoint.repeat() == Repeat::Local {
-        return list_models(world, client, &admitted, model.as_deref(), facts, record).await;
+        return list_models(world, client, snapshot, &admitted, model.as_deref(), facts, record).await;
     }
 
     let ask = Ask::read(endpoint, &request).map_err(Stop::Refused)?;
     record.stream = ask.stream;
     record.model_asked = ask.model.as_ref().into();
-    let plan = plan_of(world, snapshot, admitted.caller(), &ask, &request)?;
-    facts.route = plan.route.map(|route| route.name.clone());
+    let plan = plan_of(world, snapshot, admitted.caller(), &ask, &request);
+    let route = plan.as_ref().map_or_else(|_| plan::route_of(snapshot, &ask.model), |plan| plan.route);
+    facts.route = route.map(|route| route.name.clone());
+    let plan = plan?;
     let want = ask.want(&request, world.now(), world.unix_ms());
     let mut entitled = admit::entitle(snapshot, &mut admitted, plan, want, &mut facts.told)?;
     failover::serve_plan(world, client, snapshot, &mut entitled, request, &ask, facts, record).await
@@ -299,12 +306,14 @@ async fn conclude<W: World>(
     record: &mut Record,
 ) -> (Outcome, Next) {
     let (refusal, outcome) = match end {
+        Ok(Relayed::Unheard) => return (Outcome::ClientGone, Next::Close),
         Ok(Relayed::Whole) if facts.stays => return (Outcome::Completed, Next::Request),
         Ok(Relayed::Failed(_)) if facts.stays => return (Outcome::UpstreamLost, Next::Request),
         Ok(relayed) => {
             linger(world, client).await;
             let outcome = match relayed {
                 Relayed::Whole => Outcome::Completed,
+                Relayed::Unheard => Outcome::ClientGone,
                 Relayed::Failed(_) => Outcome::UpstreamLost,
                 Relayed::Cut(failure) => outcome_of(failure),
             };
@@ -330,8 +339,15 @@ async fn conclude<W: World>(
         }
     };
     let class = refusal.class();
-    record.status = class.status;
     record.refusal = Some(class.code);
+    if let Some(outward) = client.begun() {
+        if !tending::say_lost(world, client, outward, &refusal, facts, record).await {
+            return (Outcome::ClientGone, Next::Close);
+        }
+        linger(world, client).await;
+        return (outcome, Next::Close);
+    }
+    record.status = class.status;
     // A body that was not read to its end is not skipped: the connection goes.
     facts.stays &= !facts.unread && !refusal.closes();
     if facts.id.is_empty() {
@@ -430,6 +446,7 @@ fn locate(request: &Request) -> Result<(Endpoint, Option<Box<str>>), Stop> {
 async fn list_models<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
+    snapshot: &Snapshot,
     admitted: &Admitted<'_, W::Quota>,
     model: Option<&str>,
     facts: &Facts<'_>,
@@ -441,11 +458,11 @@ async fn list_models<W: World>(
     };
     let part;
     let body = match model {
-        Some(model) if admitted.may_use(model) => models.of(model),
+        Some(model) if admitted.may_use(snapshot, model) => models.of(model),
         Some(_) => None,
         None if admitted.sees_all_models() => Some(models.body()),
         None => {
-            part = models.only(|model| admitted.may_use(model));
+            part = models.only(|model| admitted.may_use(snapshot, model));
             Some(&*part)
         }
     };

@@ -7,21 +7,22 @@
 use super::sim::planted::{self, Bug};
 use super::{
     Facts, Stop,
-    attempt::{Answer, Watched, cause, ended, may_stay, read_watching, sooner},
+    attempt::{Answer, Watched, cause, ended, may_stay, sooner},
     h1::Client,
     hold::{Hold, Waited},
     intake::{End, Intake, Outward},
-    lens::Lens,
+    lens::{Kind, Lens},
     outgoing::Outgoing,
     pool::{self, Room},
     receive::Request,
     reply,
     seam::{Wire, World},
+    tending,
 };
 use crate::{
     base::waiting::Waiting,
     config::{Limits, Provider, first_byte::HoldBack, routes::RouteTimeouts},
-    ledger::record::{Party, Record},
+    ledger::record::{Party, Record, UnheardEnd},
     policy::{
         admit::Entitled,
         attempts::{Cause, Failure, Phase},
@@ -39,6 +40,8 @@ pub(super) enum Relayed {
     Whole,
     /// The client has the whole answer, and it says that the provider failed.
     Failed(Option<Said>),
+    /// The client left, and the upstream's answer was read to its end all the same.
+    Unheard,
     /// The upstream was lost on the way. The client has been told as far as its framing allows; its connection must end.
     Cut(Failure),
 }
@@ -69,9 +72,18 @@ pub(super) async fn relay<W: World>(
     let Way { provider, timeouts, watch, yields, request, hold_back } = way;
     let times = timeouts.over(provider.timeouts);
     let Answer { mut wire, home, buffer, head, kind } = answer;
+    client.is_answered(head.status < 300);
+    let is_begun = client.begun().is_some();
+    if is_begun && kind != Kind::Events {
+        // The client has been told that events come.
+        world.local().recycle(buffer);
+        return Err(Stop::Failed(Failure::new(Phase::Head, Cause::Malformed("an answer that is no stream"))));
+    }
     let mut lens = Lens::of(kind, &head, watch, provider.reasoning_apart);
     let mut ours = world.local().buffer();
-    reply::begin(&mut ours, &head, &buffer, kind, facts);
+    if !is_begun {
+        reply::begin(&mut ours, &head, &buffer, kind, facts);
+    }
     let mut intake = Intake::new(buffer, head.bytes, head.framing);
     let mut committed: Option<Outward> = None;
     let mut hold = Hold::of(hold_back, kind);
@@ -83,7 +95,7 @@ pub(super) async fn relay<W: World>(
         let decoded = intake.advance(lens.events());
         lens.look(&intake, world.now(), record, &mut world.local().sheet.borrow_mut());
         let has_ended = intake.end() != End::NotYet;
-        if committed.is_none() && lens.failed() && yields(lens.said()) {
+        if committed.is_none() && lens.failed() && !client.is_unheard() && yields(lens.said()) {
             return Err(Stop::Failed(Failure::new(Phase::Body, Cause::ErrorEvent(lens.said()))));
         }
         if !has_ended && entitled.streamed(lens.token_events(), world.now()) {
@@ -106,14 +118,30 @@ pub(super) async fn relay<W: World>(
                 if let Some(request) = request.take() {
                     world.local().recycle(request.buffer);
                 }
-                reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head))
+                match client.begun() {
+                    Some(outward) => {
+                        ours.clear();
+                        facts.stays &= outward == Outward::Chunked;
+                        outward
+                    }
+                    None => reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head)),
+                }
             });
             let manner = Manner { outward, limits };
-            record.status = head.status;
+            if !client.is_unheard() {
+                record.status = head.status;
+            }
             ours = pass_on(world, client, &mut intake, ours, manner, has_ended, record).await?;
         }
         if has_ended {
-            let outcome = if lens.failed() { Relayed::Failed(lens.said()) } else { Relayed::Whole };
+            let is_unheard = client.ended_unheard(UnheardEnd::Whole);
+            let outcome = if is_unheard {
+                Relayed::Unheard
+            } else if lens.failed() {
+                Relayed::Failed(lens.said())
+            } else {
+                Relayed::Whole
+            };
             let stray = intake.end() != End::Clean { stray: false };
             #[cfg(test)]
             let stray = stray && !planted::is(Bug::PooledWithStrayBytes);
@@ -122,7 +150,14 @@ pub(super) async fn relay<W: World>(
             give_back(world, wire, home, provider, limits, !stray && may_stay(&head));
             return Ok(outcome);
         }
+        if client.heard_enough(lens.knows_usage()) {
+            world.local().sheet.borrow_mut().cancelled += 1;
+            world.local().recycle(ours);
+            world.local().recycle(intake.buffer);
+            return Err(Stop::Left);
+        }
         intake.make_room();
+        client.stands(committed, lens.at_boundary());
         let began = world.now();
         let mut until = sooner(total, began + times.between_bytes, Waiting::BetweenBytes);
         if let Some(at) = first_token
@@ -137,7 +172,7 @@ pub(super) async fn relay<W: World>(
         {
             continue;
         }
-        let read = match read_watching(client, &mut wire, std::mem::take(&mut intake.buffer)).await {
+        let read = match tending::read(world, client, &mut wire, std::mem::take(&mut intake.buffer)).await {
             Watched::Read(read, buffer) => {
                 intake.buffer = buffer;
                 read
@@ -162,6 +197,14 @@ pub(super) async fn relay<W: World>(
         }
     };
 
+    let unheard_end = match cut.cause {
+        _ if lens.had_last_word() => UnheardEnd::Whole,
+        Cause::Expired(_) => UnheardEnd::OverBound,
+        _ => UnheardEnd::Lost,
+    };
+    if client.ended_unheard(unheard_end) {
+        return Err(Stop::Left);
+    }
     let Some(outward) = committed else {
         // Nothing has left: this can still be said with a status.
         return Err(Stop::Failed(Failure { answered: true, ..cut }));
@@ -212,10 +255,18 @@ async fn pass_on<W: World>(
 ) -> Result<Vec<u8>, Stop> {
     let payload = intake.ready_bytes();
     let mut out = intake.lay_out(ours, manner.outward, last);
+    if client.is_unheard() {
+        client.took(world.now(), payload);
+        return Ok(intake.settle(&mut out));
+    }
     let sent = write(world, client, &mut out, manner.limits, record).await;
     let ours = intake.settle(&mut out);
     record.bytes_out += payload as u64;
-    sent.map(|()| ours)
+    client.took(world.now(), 0);
+    match sent {
+        Err(_) if tending::goes_on_unheard(world, client) => Ok(ours),
+        sent => sent.map(|()| ours),
+    }
 }
 
 /// The error event of a stream that was lost. No last chunk follows it, and no `[DONE]`: both SDKs take a stream that ends

@@ -96,6 +96,26 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
     writer.pause();
 }
 
+/// The whole head of a stream that is begun before anybody has answered. Who will is not known, so it is not said.
+pub(super) fn begin_early(ours: &mut Vec<u8>, facts: &Facts<'_>, outward: Outward) {
+    let mut writer = status_line(ours, super::tending::STATUS);
+    writer.field("content-type", const { HeaderSafe::fixed("text/event-stream") });
+    writer.field("cache-control", const { HeaderSafe::fixed("no-cache") });
+    writer.field("x-accel-buffering", const { HeaderSafe::fixed("no") });
+    who(&mut writer, facts);
+    route(&mut writer, facts);
+    match outward {
+        Outward::Chunked => {
+            connection(&mut writer, facts);
+            writer.chunked().end();
+        }
+        Outward::Bare => {
+            writer.field("connection", const { HeaderSafe::fixed("close") });
+            writer.end();
+        }
+    }
+}
+
 fn is_advice(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"retry-after") || name.eq_ignore_ascii_case(b"retry-after-ms")
 }
@@ -115,25 +135,29 @@ fn advise(writer: &mut HeadWriter<'_>, retry: Retry) {
 
 /// What every reply of ours carries.
 fn ours_too(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
-    if let Some(id) = HeaderSafe::new(facts.id.as_bytes()) {
-        writer.field("x-request-id", id);
-    }
+    who(writer, facts);
+    named(writer, "x-ringway-provider", facts.provider.unwrap_or_default());
+    named(writer, "x-ringway-model", facts.model.as_str());
+    route(writer, facts);
+    // Also where nobody was asked: then it is 0, and there is neither a provider nor its model.
+    writer.number("x-ringway-attempts", u64::from(facts.attempts));
+}
+
+/// Which request this answers, and what its client has left.
+fn who(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
+    named(writer, "x-request-id", &facts.id);
     facts.told.write(writer);
-    let route = facts.route.as_deref().unwrap_or_default();
-    let said = [
-        ("x-ringway-provider", facts.provider.unwrap_or_default()),
-        ("x-ringway-model", facts.model.as_str()),
-        ("x-ringway-route", route),
-    ];
-    for (name, text) in said {
-        if !text.is_empty()
-            && let Some(value) = HeaderSafe::new(text.as_bytes())
-        {
-            writer.field(name, value);
-        }
-    }
-    if facts.attempts > 0 {
-        writer.number("x-ringway-attempts", u64::from(facts.attempts));
+}
+
+fn route(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
+    named(writer, "x-ringway-route", facts.route.as_deref().unwrap_or_default());
+}
+
+fn named(writer: &mut HeadWriter<'_>, name: &'static str, text: &str) {
+    if !text.is_empty()
+        && let Some(value) = HeaderSafe::new(text.as_bytes())
+    {
+        writer.field(name, value);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The book as Prometheus text, format 0.0.4: every family announced once, its samples together, cumulative buckets.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
     base::{
@@ -37,6 +37,37 @@ pub struct Facts {
     pub log_kept: u64,
     pub log_kept_dropped: u64,
     pub shards: Vec<ShardFacts>,
+    pub health: HealthFacts,
+    /// Providers that are checked.
+    pub checks: Vec<CheckFacts>,
+}
+
+/// The health board, seen from outside.
+#[derive(Clone, Debug, Default)]
+pub struct HealthFacts {
+    /// Breakers that are open now, or wait for a probe.
+    pub open: BTreeMap<ProviderId, u64>,
+    /// Attempts that found no seat.
+    pub seatless: u64,
+    /// Targets that lost their seat with failures on it, and those of them whose breaker was open.
+    pub forgotten: u64,
+    pub forgotten_open: u64,
+}
+
+/// What the health checks of one provider have found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckFacts {
+    pub provider: Box<str>,
+    pub up: bool,
+    pub passed: u64,
+    pub failed: u64,
+}
+
+impl CheckFacts {
+    /// Nothing yet: who has not been found down is up.
+    pub fn of(provider: &str) -> Self {
+        Self { provider: provider.into(), up: true, passed: 0, failed: 0 }
+    }
 }
 
 /// One shard, seen from outside.
@@ -122,11 +153,17 @@ pub fn render(book: &Book, facts: &Facts) -> String {
     for (key, count) in totals.turns.iter() {
         page.sample(&[("provider", provider(key.provider)), ("change", key.turn.name())], count);
     }
+    health(&mut page, facts);
     page.family(names::UPSTREAM_CONNECTIONS)
         .sample(&[("result", "opened")], totals.upstream.opened)
         .sample(&[("result", "reused")], totals.upstream.reused)
         .sample(&[("result", "stale")], totals.upstream.stale);
     page.family(names::UPSTREAM_CANCELLED).sample(&[], totals.cancelled);
+    page.family(names::UPSTREAM_UNHEARD);
+    for (end, count) in totals.unheard.iter() {
+        page.sample(&[("end", end.name())], count);
+    }
+    page.family(names::KEEP_ALIVES).sample(&[], totals.keep_alives);
     page.family(names::ACCEPTED).sample(&[], totals.accepted);
     page.family(names::TURNED_AWAY).sample(&[], totals.turned_away);
     page.family(names::QUOTA_OVERFLOWS).sample(&[], facts.quota_overflows);
@@ -138,6 +175,28 @@ pub fn render(book: &Book, facts: &Facts) -> String {
 
     shards(&mut page, &facts.shards);
     page.text
+}
+
+fn health(page: &mut Page, facts: &Facts) {
+    page.family(names::BREAKERS_OPEN);
+    let known = (0..=u16::MAX).map(ProviderId).map_while(|id| Some((id, facts.roll.name(id)?)));
+    for (id, name) in known {
+        page.sample(&[("provider", name)], facts.health.open.get(&id).copied().unwrap_or(0));
+    }
+    page.family(names::HEALTH_SEATLESS).sample(&[], facts.health.seatless);
+    let forgotten = facts.health.forgotten.saturating_sub(facts.health.forgotten_open);
+    page.family(names::HEALTH_FORGOTTEN)
+        .sample(&[("breaker", "closed")], forgotten)
+        .sample(&[("breaker", "open")], facts.health.forgotten_open);
+    page.family(names::PROVIDER_UP);
+    for check in &facts.checks {
+        page.sample(&[("provider", &check.provider)], u64::from(check.up));
+    }
+    page.family(names::HEALTH_CHECKS);
+    for check in &facts.checks {
+        page.sample(&[("provider", &check.provider), ("result", "passed")], check.passed);
+        page.sample(&[("provider", &check.provider), ("result", "failed")], check.failed);
+    }
 }
 
 fn shards(page: &mut Page, shards: &[ShardFacts]) {
@@ -306,7 +365,7 @@ fn escape(page: &mut String, text: &str, place: Place) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::{

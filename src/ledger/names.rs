@@ -84,12 +84,32 @@ pub const HEALTH_CHANGES: Metric = counter(
     "rw_upstream_health_changes_total",
     "Breakers of targets that opened or closed, and keys that were put aside: without money, or refused.",
 );
+pub const BREAKERS_OPEN: Metric =
+    gauge("rw_breakers_open", "Targets whose breaker is open now, or waits for a probe, by provider.");
+pub const HEALTH_SEATLESS: Metric = counter(
+    "rw_health_seatless_total",
+    "Attempts at targets for which the health board had no room: they were taken for healthy.",
+);
+pub const HEALTH_FORGOTTEN: Metric = counter(
+    "rw_health_forgotten_total",
+    "Targets whose failures were forgotten because others needed their place on the health board.",
+);
+pub const PROVIDER_UP: Metric =
+    gauge("rw_provider_up", "Whether a provider that is checked is up by its health check.");
+pub const HEALTH_CHECKS: Metric =
+    counter("rw_health_checks_total", "Active health checks of providers, by what came of them.");
 pub const UPSTREAM_CONNECTIONS: Metric = counter(
     "rw_upstream_connections_total",
     "Upstream connections by how an attempt came to one; stale ones were found closed and replaced.",
 );
 pub const UPSTREAM_CANCELLED: Metric =
     counter("rw_upstream_cancelled_total", "Upstream requests broken off because the client left.");
+pub const UPSTREAM_UNHEARD: Metric = counter(
+    "rw_upstream_unheard_total",
+    "Upstream answers that were read on after their client had left, by how far they were read.",
+);
+pub const KEEP_ALIVES: Metric =
+    counter("rw_keep_alive_comments_total", "Comments written to clients of streams that were silent.");
 pub const ACCEPTED: Metric = counter("rw_connections_accepted_total", "Client connections accepted.");
 pub const TURNED_AWAY: Metric = counter(
     "rw_connections_turned_away_total",

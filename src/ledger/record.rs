@@ -39,6 +39,8 @@ pub struct Record {
     pub said: MilliTokens,
     /// What the exchange cost; `None`: nothing was used, or it has no price.
     pub cost: Option<NanoUsd>,
+    /// What became of the upstream's answer after the client had left in its middle; `None`: nothing of it was read then.
+    pub unheard: Option<Unheard>,
     /// Set by [`Record::close`] and nothing else.
     outcome: Option<Outcome>,
 }
@@ -69,6 +71,7 @@ impl Record {
             estimated: false,
             said: MilliTokens::default(),
             cost: None,
+            unheard: None,
             outcome: None,
         }
     }
@@ -223,6 +226,42 @@ impl TokenKind {
             Self::AudioCompletion => "audio_completion",
         }
     }
+}
+
+/// An answer that was read on without its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unheard {
+    pub end: UnheardEnd,
+    /// Bytes of the body that the client would have got.
+    pub bytes: u64,
+}
+
+/// How far an answer was read that nobody heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UnheardEnd {
+    /// To its end.
+    Whole,
+    /// Until the provider had said what was used.
+    Usage,
+    /// Until it had taken too long, or had become too long.
+    OverBound,
+    /// The upstream broke off, or a limit ended it.
+    Lost,
+}
+
+impl UnheardEnd {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Usage => "usage",
+            Self::OverBound => "over_bound",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl CountKey for UnheardEnd {
+    const OTHER: Self = Self::Lost;
 }
 
 /// How an exchange ended.

@@ -9,7 +9,7 @@ use crate::{
     ledger::{
         counts::{CountKey, Counts},
         distribution::Distribution,
-        record::{Outcome, Record, TokenKind},
+        record::{Outcome, Record, TokenKind, UnheardEnd},
     },
 };
 
@@ -50,6 +50,10 @@ pub struct Sheet {
     pub panics: u64,
     /// Upstream requests that we broke off because the client left.
     pub cancelled: u64,
+    /// Answers that were read on after their client had left, by how far.
+    pub unheard: Counts<UnheardEnd>,
+    /// Comments written to clients of silent streams.
+    pub keep_alives: u64,
 }
 
 impl Default for Sheet {
@@ -78,6 +82,8 @@ impl Default for Sheet {
             upstream: UpstreamCounts::default(),
             panics: 0,
             cancelled: 0,
+            unheard: Counts::new(),
+            keep_alives: 0,
         }
     }
 }
@@ -106,6 +112,9 @@ impl Sheet {
                 TokenKind::Completion => self.completion_tokens.record(count),
                 _ => {}
             }
+        }
+        if let Some(unheard) = record.unheard {
+            self.unheard.add(unheard.end, 1);
         }
         match record.cost {
             Some(cost) => self.cost.add(provider, cost.0),
@@ -165,6 +174,8 @@ impl Sheet {
         self.upstream.stale += other.upstream.stale;
         self.panics += other.panics;
         self.cancelled += other.cancelled;
+        self.unheard.merge(&other.unheard);
+        self.keep_alives += other.keep_alives;
     }
 
     /// Makes the sheet as good as new without giving its memory back.
@@ -192,7 +203,8 @@ impl Sheet {
         (self.bytes_in, self.bytes_out) = (0, 0);
         (self.accepted, self.turned_away) = (0, 0);
         self.upstream = UpstreamCounts::default();
-        (self.panics, self.cancelled) = (0, 0);
+        (self.panics, self.cancelled, self.keep_alives) = (0, 0, 0);
+        self.unheard.clear();
     }
 }
 

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::{
     address,
     credential::{Presented, presented},
-    plan::{Plan, Planned},
+    plan::{Plan, Planned, route_of},
     price::{self, Used},
     quota::Quota,
     spending::{Demand, Part, Spending},
@@ -195,9 +195,10 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
         self.body_bytes_max
     }
 
-    /// Whether a model of that name may be seen, and asked for.
-    pub fn may_use(&self, model: &str) -> bool {
-        self.caller.is_none_or(|caller| may_use(caller, model))
+    /// Whether a model of that name may be seen, and asked for: by the same rule as a request for it.
+    pub fn may_use(&self, snapshot: &Snapshot, model: &str) -> bool {
+        let route = |model| route_of(snapshot, model).map(|route| &*route.name);
+        self.caller.is_none_or(|caller| may_take(caller, model, route(model)))
     }
 
     /// Whether no model is kept from it.

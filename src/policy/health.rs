@@ -14,6 +14,11 @@ pub trait Health {
     /// Attempts that are under way there, of all cores.
     fn in_flight(&self, target: TargetKey) -> u32;
 
+    /// How long until the provider may be back, if a check has found it down. A board on which nothing is checked knows of none.
+    fn down_ms(&self, _provider: ProviderId, _now: Now) -> Option<u64> {
+        None
+    }
+
     /// Median of the recent times to first token, if enough are known.
     fn first_token_us(&self, target: TargetKey) -> Option<u64>;
 }

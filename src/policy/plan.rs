@@ -96,6 +96,14 @@ pub fn plan<'a>(
     Ok(builder.plan)
 }
 
+/// The route that this name leads to, if it leads to one.
+pub fn route_of<'a>(snapshot: &'a Snapshot, asked: &'a str) -> Option<&'a Route> {
+    match way(snapshot, asked) {
+        Ok(Way::Route(route)) => Some(route),
+        _ => None,
+    }
+}
+
 /// Where a name leads, before anything else of the request is looked at.
 enum Way<'a> {
     Route(&'a Route),
@@ -233,7 +241,7 @@ impl<'a, H: Health> Builder<'a, '_, H> {
                 // `+ 0.0`: never the negative zero, whose bits are large.
                 Balance::Cheapest => aim.price.map_or(u64::MAX, |price| (price + 0.0).to_bits()),
                 // The highest of hashes of key and target: without it, the second highest, and nobody else moves.
-                Balance::Sticky(_) => !mix(sticky ^ aim.health.0),
+                Balance::Sticky(_) => !mix(sticky ^ aim.number),
                 Balance::Fastest => 2,
             };
             self.add(target, false);
@@ -280,7 +288,11 @@ impl<'a, H: Health> Builder<'a, '_, H> {
         if self.plan.targets.iter().any(|other| other.health == target.health) {
             return;
         }
-        target.standing = self.health.verdict(target.health, self.now);
+        // A provider that is down by its check is as good as an open breaker of each of its targets.
+        target.standing = match self.health.down_ms(target.provider.id, self.now) {
+            Some(retry_after_ms) => Standing::Open { retry_after_ms },
+            None => self.health.verdict(target.health, self.now),
+        };
         let waits = match target.standing {
             Standing::Open { retry_after_ms } => {
                 let soonest = self.plan.retry_after_ms.unwrap_or(u64::MAX);

@@ -44,6 +44,10 @@ pub(super) struct Create {
     /// What becomes of a running stream that crosses a limit: it may finish, or it is cut with an error event.
     #[arg(long, value_name = "finish|cut", help_heading = "Limits")]
     on_exceed: Option<String>,
+    /// What becomes of an upstream's answer when the client leaves in its middle: it is broken off, read to its end, or read
+    /// until it has said what was used. Otherwise what the configuration says.
+    #[arg(long, value_name = "cancel|drain|drain_until_usage")]
+    on_disconnect: Option<String>,
 
     /// Most answers to one request.
     #[arg(long, value_name = "N", help_heading = "Caps")]
@@ -154,6 +158,7 @@ impl Create {
             deny: self.deny.clone(),
             limits,
             on_exceed: self.on_exceed.clone(),
+            on_disconnect: self.on_disconnect.clone(),
             n_max: self.n_max,
             max_tokens_max: self.max_tokens_max,
             body_bytes_max: self.body_bytes_max,
@@ -224,7 +229,7 @@ mod tests {
     fn every_option_reaches_its_setting() {
         let got = settings(
             "--model a --model b --route r --endpoint chat --allow ::1 --deny 10.0.0.0/8 --tag t --on-exceed cut \
-             --n-max 1 --max-tokens-max 2 --body-bytes-max 3",
+             --on-disconnect drain --n-max 1 --max-tokens-max 2 --body-bytes-max 3",
         );
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let expect = Settings {
@@ -235,6 +240,7 @@ mod tests {
             deny: texts(&["10.0.0.0/8"]),
             limits: Vec::new(),
             on_exceed: Some("cut".to_owned()),
+            on_disconnect: Some("drain".to_owned()),
             n_max: Some(1),
             max_tokens_max: Some(2),
             body_bytes_max: Some(3),

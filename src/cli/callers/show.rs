@@ -64,6 +64,7 @@ pub(super) fn text(caller: &Kept, now_unix_ms: u64) -> String {
         (&*limit.measure, format!("{most}{burst}"))
     }));
     lines.extend(settings.on_exceed.iter().map(|word| ("on_exceed", word.clone())));
+    lines.extend(settings.on_disconnect.iter().map(|word| ("on_disconnect", word.clone())));
     let caps = [
         ("n_max", settings.n_max.map(u64::from)),
         ("max_tokens_max", settings.max_tokens_max),

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::{Draft, Known, condition::header_name, plain};
 use crate::{
     base::{
-        ids::TargetKey,
+        ids::{TargetKey, target_number},
         limits::{
             ATTEMPTS_CEILING, ATTEMPTS_MAX, CONFIG_TIME_MAX, MODEL_BYTES_MAX, SERVICE_TARGETS_MAX, TICK,
         },
@@ -16,6 +16,7 @@ use crate::{
         Provider, ProviderPlace, Timeouts,
         first_byte::{self, HoldBack},
         raw::{Field, Table, Text},
+        relay::keep_alive,
         suggest::nearest,
     },
     wire::model_name::is_model_name,
@@ -46,6 +47,8 @@ pub struct Aim {
     pub weight: u32,
     pub price: Option<f64>,
     pub health: TargetKey,
+    /// What sticks to it is found by this, in every process alike.
+    pub number: u64,
 }
 
 impl Aim {
@@ -89,6 +92,10 @@ pub struct Terms {
     pub retry_unanswered: bool,
     /// Another target may be tried when a provider does not know the model.
     pub retry_missing_model: bool,
+    /// How long the client of a stream is left without a byte, in place of the provider's; zero: as long as it takes.
+    pub keep_alive: Option<Duration>,
+    /// That holds before the first event too: the client is then told 200 before anybody has answered.
+    pub keep_alive_commits: bool,
     /// In place of the provider's.
     pub hold_back: Option<HoldBack>,
     pub hedge_percentile: Option<u8>,
@@ -115,6 +122,8 @@ impl Default for Terms {
             retry_missing_model: false,
             hold_back: None,
             hedge_percentile: None,
+            keep_alive: None,
+            keep_alive_commits: false,
         }
     }
 }
@@ -349,6 +358,7 @@ impl Known<'_> {
             weight: 1,
             price: None,
             health: TargetKey::of(&provider.name, key_name, &name[model_at..]),
+            number: target_number(&provider.name, key_name, &name[model_at..]),
         })
     }
 
@@ -440,8 +450,16 @@ impl StickyBy {
 }
 
 /// The settings of [`Terms`].
-pub(super) const TERMS: [&str; 6] =
-    ["attempts_max", "timeouts", "retry_unanswered", "retry_missing_model", "hold_back", "hedge_percentile"];
+pub(super) const TERMS: [&str; 8] = [
+    "attempts_max",
+    "timeouts",
+    "retry_unanswered",
+    "retry_missing_model",
+    "hold_back",
+    "hedge_percentile",
+    "keep_alive_secs",
+    "keep_alive_commits",
+];
 
 pub(super) fn terms<'a>(settings: impl IntoIterator<Item = (&'static str, Option<Field<'a>>)>) -> Terms {
     let mut terms = Terms::default();
@@ -457,6 +475,8 @@ pub(super) fn terms<'a>(settings: impl IntoIterator<Item = (&'static str, Option
             "retry_missing_model" => terms.retry_missing_model = field.flag().unwrap_or(false),
             "hold_back" => terms.hold_back = first_byte::hold_back(field),
             "hedge_percentile" => terms.hedge_percentile = first_byte::hedge_percentile(field),
+            "keep_alive_secs" => terms.keep_alive = keep_alive(field),
+            "keep_alive_commits" => terms.keep_alive_commits = field.flag().unwrap_or(false),
             _ => {}
         }
     }

@@ -106,6 +106,8 @@ fn members(logged: &Logged, words: &Words<'_>, mut say: impl FnMut(&str, Value<'
     say("overhead_ms", Value::Millis { us: record.overhead_us() });
     say("upstream_ms", Value::Millis { us: record.upstream_us() });
     say("ttft_ms", record.first_token_us().map_or(Value::Absent, |us| Value::Millis { us }));
+    say("unheard", record.unheard.map(|unheard| unheard.end.name()).into());
+    say("unheard_bytes", record.unheard.map(|unheard| unheard.bytes).into());
     say("core", Value::Number(words.core as u64));
 }
 
@@ -376,12 +378,12 @@ mod tests {
         check(
             LogFormat::Json,
             &whole(),
-            r#"{"time":"2026-11-22T14:27:52.123Z","request_id":"0193-abc_D","caller_id":"abcdefghij234567","caller":"Frontend","address":"192.0.2.7","method":"POST","operation":"chat","model_asked":"openai/gpt-4o","model_used":"gpt-4o","provider":"openai","status":200,"outcome":"completed","refusal":null,"attempts":2,"stream":true,"prompt_tokens":1200,"completion_tokens":34,"cached_tokens":1024,"reasoning_tokens":0,"bytes_in":4321,"bytes_out":98765,"duration_ms":1900.250,"overhead_ms":0.450,"upstream_ms":1899.800,"ttft_ms":419.500,"core":3}"#,
+            r#"{"time":"2026-11-22T14:27:52.123Z","request_id":"0193-abc_D","caller_id":"abcdefghij234567","caller":"Frontend","address":"192.0.2.7","method":"POST","operation":"chat","model_asked":"openai/gpt-4o","model_used":"gpt-4o","provider":"openai","status":200,"outcome":"completed","refusal":null,"attempts":2,"stream":true,"prompt_tokens":1200,"completion_tokens":34,"cached_tokens":1024,"reasoning_tokens":0,"bytes_in":4321,"bytes_out":98765,"duration_ms":1900.250,"overhead_ms":0.450,"upstream_ms":1899.800,"ttft_ms":419.500,"unheard":null,"unheard_bytes":null,"core":3}"#,
         );
         check(
             LogFormat::Json,
             &nothing(),
-            r#"{"time":"2000-02-29T00:00:00.007Z","request_id":null,"caller_id":null,"caller":null,"address":"127.0.0.1","method":null,"operation":"none","model_asked":null,"model_used":null,"provider":null,"status":null,"outcome":"timed_out_head","refusal":null,"attempts":0,"stream":false,"prompt_tokens":null,"completion_tokens":null,"cached_tokens":null,"reasoning_tokens":null,"bytes_in":0,"bytes_out":0,"duration_ms":10000.000,"overhead_ms":10000.000,"upstream_ms":0.000,"ttft_ms":null,"core":3}"#,
+            r#"{"time":"2000-02-29T00:00:00.007Z","request_id":null,"caller_id":null,"caller":null,"address":"127.0.0.1","method":null,"operation":"none","model_asked":null,"model_used":null,"provider":null,"status":null,"outcome":"timed_out_head","refusal":null,"attempts":0,"stream":false,"prompt_tokens":null,"completion_tokens":null,"cached_tokens":null,"reasoning_tokens":null,"bytes_in":0,"bytes_out":0,"duration_ms":10000.000,"overhead_ms":10000.000,"upstream_ms":0.000,"ttft_ms":null,"unheard":null,"unheard_bytes":null,"core":3}"#,
         );
     }
 
@@ -442,7 +444,7 @@ mod tests {
         let json: Json = serde_json::from_str(&rendered(LogFormat::Json, &logged)).expect("JSON");
         let ill = logged.closed.model_asked.as_str();
         assert_eq!((json["model_asked"].as_str(), json["request_id"].as_str()), (Some(ill), Some(ill)));
-        assert_eq!(json.as_object().map(serde_json::Map::len), Some(26));
+        assert_eq!(json.as_object().map(serde_json::Map::len), Some(28));
         let logfmt = rendered(LogFormat::Logfmt, &logged);
         assert!(
             logfmt.contains(r#" model_asked="a\"b\\c\u000ad\u000d\u001b[2J\u2028\u202e\u0085é😀 =x" "#),

@@ -17,6 +17,7 @@ use crate::{
     config::{
         allowance::{Allowance, Limit, Measure, OnExceed, Rate},
         callers::{Caller, Caps, Endpoints},
+        relay::OnDisconnect,
     },
     wire::{openai::endpoint::Endpoint, token::TokenId},
 };
@@ -45,6 +46,9 @@ pub struct Settings {
     /// `finish` or `cut`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_exceed: Option<String>,
+    /// `cancel`, `drain` or `drain_until_usage`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_disconnect: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_max: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +135,7 @@ impl Settings {
                 max_tokens_max: self.max_tokens_max,
                 body_bytes_max: self.body_bytes_max,
             },
+            on_disconnect: self.on_disconnect.as_deref().map(on_disconnect).transpose()?,
             tags: list(&self.tags, "tags", |tag| {
                 let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@=-".contains(&byte);
                 if (1..=TAG_BYTES_MAX).contains(&tag.len()) && tag.bytes().all(plain) {
@@ -190,6 +195,11 @@ impl LimitSetting {
             Shape::Budget => Limit::Budget { measure, most: self.most },
         })
     }
+}
+
+fn on_disconnect(word: &str) -> Result<OnDisconnect, String> {
+    let known = OnDisconnect::CHOICES.map(|(known, _)| known).join(", ");
+    OnDisconnect::of(word).ok_or_else(|| format!("`{}` is none of {known}", shown(word)))
 }
 
 /// A caller's name: it stands in metrics, logs and on command lines.
@@ -294,6 +304,8 @@ mod tests {
         check(r#"{"tags":["team:search","env=prod"]}"#, Ok(()));
         check(r#"{"tags":["a b"]}"#, Err("not a tag"));
         check(r#"{"on_exceed":"stop"}"#, Err("neither finish nor cut"));
+        check(r#"{"on_disconnect":"drain"}"#, Ok(()));
+        check(r#"{"on_disconnect":"finish"}"#, Err("none of cancel, drain, drain_until_usage"));
         check(r#"{"n_max":0}"#, Err("a cap of 0"));
         check(r#"{"n_max":-1}"#, Err("invalid value"));
         check(

@@ -60,7 +60,7 @@ impl<'a> Writer<'a> {
     fn event(&mut self, name: Option<&str>, json: &str, kept: bool) {
         let mut event = Vec::new();
         if self.chance.one_in(12) {
-            self.line(&mut event, ": keep-alive");
+            self.line(&mut event, ": processing");
             if self.chance.one_in(2) {
                 self.line(&mut event, "");
                 self.put(&std::mem::take(&mut event), true);

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     base::limits,
-    ledger::record::{Closed, Outcome, Tokens},
+    config::relay::OnDisconnect,
+    exchange::tending::COMMENT,
+    ledger::record::{Closed, Outcome, Tokens, Unheard, UnheardEnd},
 };
 
 thread_local! {
@@ -121,7 +123,7 @@ impl Check<'_> {
 
     /// One target's bytes, in order: all of them, or whole events and one of ours that says why there are no more.
     fn relayed(&self, id: usize, script: &Script, answer: &Answer, is_patient: bool) -> Looked {
-        let got = &answer.payload;
+        let got = &self.uncommented(id, script, &answer.payload, is_patient);
         let closed_early = script.until_close && matches!(script.breaks, Break::Close { .. });
         let framed = script.breaks == Break::None && !script.malformed;
         if answer.whole
@@ -167,6 +169,23 @@ impl Check<'_> {
         let said = ours.is_some_and(|event| event.ends_with(b"\n\n") && is_error(&event[6..event.len() - 2]));
         self.that(said || no_word || !is_patient, || format!("{id}: no last word: {:?}", text(got)));
         Looked::Cut
+    }
+
+    /// What a client got, without the comments of ours, each of which stands between two events.
+    fn uncommented(&self, id: usize, script: &Script, payload: &[u8], is_patient: bool) -> Vec<u8> {
+        let (mut got, mut rest) = (Vec::new(), payload);
+        while let Some(at) = memchr::memmem::find(rest, COMMENT) {
+            got.extend_from_slice(&rest[..at]);
+            rest = &rest[at + COMMENT.len()..];
+            self.world.sim.inject(Fault::Commented);
+            let is_between = script.form == Form::Events && script.ends.contains(&got.len());
+            self.that(is_between, || format!("{id}: a comment within an event: {:?}", text(&got)));
+        }
+        // Who leaves may have taken the beginning of one.
+        let torn = (1..COMMENT.len()).rev().find(|len| !is_patient && rest.ends_with(&COMMENT[..*len]));
+        let torn = torn.filter(|_| !script.expect.starts_with(&[&got, rest].concat()));
+        got.extend_from_slice(&rest[..rest.len() - torn.unwrap_or(0)]);
+        got
     }
 
     fn refusal(&self, ask: &Ask, hope: &Hope, answer: &Answer, pipelines: bool, races: &mut usize) {
@@ -258,11 +277,30 @@ impl Check<'_> {
         };
         if record.outcome() == Outcome::ClientGone && sent <= left && !visit.nature.pipelines {
             let late = ended.since(left);
+            if let Some(unheard) = record.unheard {
+                self.unheard(id, record, unheard, late);
+                return;
+            }
             let is_prompt = late <= Duration::from_millis(100 + 20);
             self.that(is_prompt || visit.nature.reads != Reading::Eager, || {
                 format!("{id}: cancelled after {late:?}")
             });
         }
+    }
+
+    /// An answer that is read on costs no more than it may, and what it says of its usage is taken.
+    fn unheard(&self, id: usize, record: &Closed, unheard: Unheard, late: Duration) {
+        let is_wanted = self.world.snapshot.relay.on_disconnect != OnDisconnect::Cancel;
+        self.that(is_wanted, || format!("{id}: read on without its client"));
+        self.world.sim.inject(match unheard.end {
+            UnheardEnd::Whole => Fault::ReadToItsEnd,
+            UnheardEnd::Usage => Fault::ReadToItsUsage,
+            UnheardEnd::OverBound | UnheardEnd::Lost => Fault::LostUnheard,
+        });
+        let slack = Duration::from_secs(1) + limits::WRITE_GRACE;
+        self.that(late <= limits::UNHEARD_TIME + slack, || format!("{id}: read on for {late:?}"));
+        let reported = unheard.end != UnheardEnd::Usage || !record.estimated;
+        self.that(reported, || format!("{id}: usage was seen and not recorded"));
     }
 
     /// Nothing is sent twice, but to a connection that had died before it could answer.
@@ -314,6 +352,8 @@ impl Check<'_> {
         });
         let used = self.world.local.budget.used();
         self.that(used == 0, || format!("{used} bytes of the budget are gone"));
+        let places = self.world.local.unheard.get();
+        self.that(places == 0, || format!("{places} places without a client are gone"));
     }
 }
 

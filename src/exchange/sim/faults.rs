@@ -19,6 +19,7 @@ faults! {
     NoAddress, DialRefused, DialTimedOut,
     ClientFin, ClientReset, Pipelined, SlowReader, StoppedReader, SlowHead, SlowBody, BadRequest, Http10Client,
     BudgetSpent, Drained, DrainCut,
+    Commented, ReadToItsEnd, ReadToItsUsage, LostUnheard,
 }
 
 /// How often each was injected.

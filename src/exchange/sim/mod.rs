@@ -19,6 +19,7 @@ pub(super) mod planted;
 mod regressions;
 mod script;
 mod targets;
+mod tended;
 mod upstream;
 mod wire;
 mod world;
@@ -46,6 +47,16 @@ const CLIENTS: usize = 24;
 /// More than any client asks.
 const IDS_PER_CLIENT: usize = 8;
 
+/// What a run is configured with, by its seed.
+const RELAYS: [&str; 6] = [
+    "",
+    "[relay]\non_disconnect = \"drain\"\n",
+    "[relay]\nkeep_alive_secs = 1\n",
+    "",
+    "[relay]\non_disconnect = \"drain_until_usage\"\nkeep_alive_secs = 0.1\n",
+    "[relay]\non_disconnect = \"drain\"\nkeep_alive_secs = 3\n",
+];
+
 /// What came of one run.
 struct Report {
     violations: Vec<String>,
@@ -55,7 +66,7 @@ struct Report {
 fn run(seed: u64, faults: &Faults) -> Report {
     check::take_records();
     let sim = Sim::new(seed);
-    let world = SimWorld::new(&sim);
+    let world = SimWorld::under(&sim, RELAYS[usize::try_from(seed).unwrap_or(0) % RELAYS.len()]);
     let visits = Rc::new(RefCell::new(Vec::new()));
     for client in 0..CLIENTS {
         let visit = client::visit(world.clone(), client * IDS_PER_CLIENT, visits.clone());

@@ -30,12 +30,14 @@ pub(in crate::exchange) enum Bug {
     ReadDropped,
     /// Where there are several targets only: see `targets`.
     SecondAfterFirst,
+    CommentUnframed,
     PlaceKept,
+    UnheardKept,
 }
 
 impl Bug {
     /// Every bug, and the words in which the checks complain of it.
-    pub(super) const ALL: [(Self, &'static str); 13] = [
+    pub(super) const ALL: [(Self, &'static str); 15] = [
         (Self::PooledAfterCancel, "is pooled in mid-answer"),
         (Self::PooledWithStrayBytes, "is used after stray bytes"),
         (Self::UsageCountedTwice, "recorded Tokens"),
@@ -49,6 +51,8 @@ impl Bug {
         (Self::ErrorEventMissing, "no last word"),
         (Self::BudgetKept, "of the budget are gone"),
         (Self::ReadDropped, "was dropped in flight"),
+        (Self::CommentUnframed, "visit of"),
+        (Self::UnheardKept, "places without a client"),
     ];
 }
 

@@ -26,6 +26,9 @@ pub(super) struct Met {
     was_reset: bool,
     pub(super) records: Vec<Closed>,
     begun: usize,
+    /// Connections that the pool held at the end.
+    pub(super) pooled: usize,
+    pub(super) keep_alives: u64,
 }
 
 #[derive(Default)]
@@ -44,8 +47,14 @@ fn meet(client: &[Cue], provider: &[Cue], expect: impl Fn(&Met)) {
 }
 
 fn meet_once(seed: u64, client: Vec<Cue>, provider: Vec<Cue>) -> Met {
-    let world = SimWorld::new(&Sim::new(seed));
-    *world.scene.borrow_mut() = provider;
+    meet_under("", seed, client, vec![provider])
+}
+
+/// The same under a configuration that says more. Providers play a scene for each connection, the last for all that follow.
+pub(super) fn meet_under(settings: &str, seed: u64, client: Vec<Cue>, mut scenes: Vec<Vec<Cue>>) -> Met {
+    let world = SimWorld::under(&Sim::new(seed), settings);
+    *world.scene.borrow_mut() = scenes.pop().unwrap_or_default();
+    world.openings.borrow_mut().extend(scenes);
     meet_in(&world, client)
 }
 
@@ -80,6 +89,8 @@ pub(super) fn meet_in(world: &Rc<SimWorld>, client: Vec<Cue>) -> Met {
         });
     }
     sim.executor.run().unwrap();
+    let pooled = world.local.pool.borrow().len();
+    let keep_alives = world.local.sheet.borrow().keep_alives;
     world.local.pool.borrow_mut().clear();
     sim.executor.run().unwrap();
     sim.check(world.quota.is_quiet(), || "a place in a limit was never left".to_owned());
@@ -97,6 +108,8 @@ pub(super) fn meet_in(world: &Rc<SimWorld>, client: Vec<Cue>) -> Met {
         was_reset,
         records: check::take_records(),
         begun: world.begun.get(),
+        pooled,
+        keep_alives,
     }
 }
 
@@ -122,7 +135,7 @@ pub(super) fn say(after_ms: u64, text: &str) -> Cue {
 }
 
 /// A chat request with these members and, in its head, these fields.
-fn chat(version: &str, fields: &str, members: &str) -> Cue {
+pub(super) fn chat(version: &str, fields: &str, members: &str) -> Cue {
     let body = format!(r#"{{"model":"plain/s0"{members}}}"#);
     let length = body.len();
     let head =

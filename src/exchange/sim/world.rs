@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::pin,
     rc::{Rc, Weak},
@@ -137,7 +137,7 @@ impl Seen {
 pub(super) struct SimWorld {
     pub(super) sim: Rc<Sim>,
     pub(super) local: Local<SimWire>,
-    snapshot: Rc<Snapshot>,
+    pub(super) snapshot: Rc<Snapshot>,
     models: Rc<ModelList>,
     pub(super) quota: Cells,
     pub(super) health: Calm,
@@ -151,6 +151,8 @@ pub(super) struct SimWorld {
     pub(super) begun: Cell<usize>,
     /// Every provider plays this instead of its script.
     pub(super) scene: RefCell<Vec<Cue>>,
+    /// Providers play these before it, a connection each.
+    pub(super) openings: RefCell<VecDeque<Vec<Cue>>>,
     /// The same for providers by their name.
     pub(super) scenes: RefCell<BTreeMap<&'static str, Vec<Cue>>>,
     /// Connections on which these played, in the order in which they were made.
@@ -256,6 +258,11 @@ impl SimWorld {
         Self::of(sim, CONFIGURATION)
     }
 
+    /// A world whose configuration says this as well.
+    pub(super) fn under(sim: &Rc<Sim>, settings: &str) -> Rc<Self> {
+        Self::of(sim, &format!("{CONFIGURATION}{settings}"))
+    }
+
     pub(super) fn of(sim: &Rc<Sim>, configuration: &str) -> Rc<Self> {
         let loaded = config::compile(configuration, "sim.toml", &Fake::default());
         let mut snapshot = loaded.unwrap_or_else(|complaints| panic!("{complaints}")).snapshot;
@@ -279,6 +286,7 @@ impl SimWorld {
             cast: RefCell::default(),
             scenes: RefCell::default(),
             played: RefCell::default(),
+            openings: RefCell::default(),
         })
     }
 
@@ -438,7 +446,8 @@ impl World for Surroundings {
             return Ok(wire);
         }
         let name = format!("upstream {}", wire.conn().id);
-        let scene = world.scene.borrow().clone();
+        let opening = world.openings.borrow_mut().pop_front();
+        let scene = opening.unwrap_or_else(|| world.scene.borrow().clone());
         if scene.is_empty() {
             sim.executor.spawn(name, upstream::serve(world.clone(), peer));
         } else {
