@@ -55,6 +55,7 @@ fn caller(number: u32) -> Caller {
         line: ringway::base::ids::Line(0),
         caps: Caps::default(),
         tags: Box::default(),
+        log_payload: None,
     }
 }
 

@@ -38,6 +38,7 @@ fn caller(id: TokenId) -> Caller {
         line: Line(0),
         caps: Caps::default(),
         tags: Box::default(),
+        log_payload: None,
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Caller {
     pub line: Line,
     pub caps: Caps,
     pub tags: Box<[Box<str>]>,
+    /// Whether its payloads are kept in logs; `None`: as the gateway has it.
+    pub log_payload: Option<bool>,
 }
 
 /// The most that one request may ask for; `None`: what holds for everybody.
@@ -353,6 +355,7 @@ pub(crate) mod tests {
             line: Line(0),
             caps: Caps::default(),
             tags: Box::default(),
+            log_payload: None,
         }
     }
 

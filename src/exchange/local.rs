@@ -10,6 +10,8 @@ pub struct Local<C> {
     pub pool: RefCell<Pool<C>>,
     pub sheet: RefCell<Box<Sheet>>,
     pub budget: Budget,
+    /// Bounds what is copied for logs.
+    pub copies: Budget,
     buffers: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -19,6 +21,7 @@ impl<C> Local<C> {
             pool: RefCell::default(),
             sheet: RefCell::default(),
             budget: Budget::new(buffered_bytes_max),
+            copies: Budget::new(limits::LOG_COPIES_BYTES_MAX),
             buffers: RefCell::default(),
         }
     }

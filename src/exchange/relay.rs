@@ -95,11 +95,14 @@ pub(super) async fn relay<W: World>(
         if has_ended || (!lens.holds() && intake.ready_bytes() > 0) {
             let outward = *committed.get_or_insert_with(|| {
                 // The commit point: nothing is tried again from here, so nothing need be kept for it.
+                let is_bad = head.status >= 400 || lens.failed();
+                facts.payload.answers(kind, is_bad, request.as_ref());
                 *request = None;
                 reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head))
             });
             let manner = Manner { outward, limits };
             record.status = head.status;
+            facts.payload.says(intake.ready());
             ours = pass_on(world, client, &mut intake, ours, manner, has_ended, record).await?;
         }
         if has_ended {
@@ -160,6 +163,7 @@ pub(super) async fn relay<W: World>(
     let is_whole = is_whole || planted::is(Bug::LastChunkAfterLoss);
     intake.forget_open();
     if intake.ready_bytes() > 0 || is_whole {
+        facts.payload.says(intake.ready());
         ours = pass_on(world, client, &mut intake, ours, manner, is_whole, record).await?;
     }
     if is_whole {
@@ -169,6 +173,7 @@ pub(super) async fn relay<W: World>(
     #[cfg(test)]
     let farewell = planted::farewell(farewell);
     if let Some(event) = farewell {
+        facts.payload.says([&*event]);
         say_farewell(world, client, ours, manner, &event, record).await?;
     }
     Ok(Relayed::Cut(cut))

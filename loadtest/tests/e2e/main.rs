@@ -18,6 +18,7 @@ mod http1;
 mod kept_logs;
 mod lifecycle;
 mod limits;
+mod payload_logs;
 mod prices;
 mod proxy_protocol;
 mod refusals;

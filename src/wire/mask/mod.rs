@@ -30,6 +30,8 @@ pub struct Rules {
 const WINDOW: usize = 320;
 const _: () = assert!(personal::EMAIL_BYTES_MAX < WINDOW && personal::NUMBER_BYTES_MAX < WINDOW);
 const _: () = assert!(keys::SHORTEST_KEY_BYTES_MAX < WINDOW && MASK_MATCH_BYTES_MAX + 4 <= WINDOW);
+/// So many bytes at the end of a text that was cut are not decided: what they begin might have been masked.
+pub const UNDECIDED_BYTES_MAX: usize = WINDOW;
 /// The bytes before a place that a decision may look at.
 const CONTEXT: usize = 8;
 
@@ -58,11 +60,18 @@ pub struct Masker<'r> {
     at: usize,
     /// Inside something whose end has not come.
     tail: Option<fn(u8) -> bool>,
+    /// A backslash is what a JSON string escapes with, and not itself.
+    escapes: bool,
 }
 
 impl<'r> Masker<'r> {
     pub fn new(rules: &'r Rules) -> Self {
-        Self { rules, text: Vec::new(), at: 0, tail: None }
+        Self { rules, text: Vec::new(), at: 0, tail: None, escapes: true }
+    }
+
+    /// For a text in which nothing is escaped.
+    pub fn plain(rules: &'r Rules) -> Self {
+        Self { escapes: false, ..Self::new(rules) }
     }
 
     /// Takes the next piece, and adds to `out` what is decided by now.
@@ -84,7 +93,7 @@ impl<'r> Masker<'r> {
 
     /// Decides every place that has `needed` bytes.
     fn decide(&mut self, needed: usize, out: &mut Vec<u8>) {
-        let Self { rules, text, at, tail } = self;
+        let Self { rules, text, at, tail, escapes } = self;
         let mut patterns = rules.patterns.search();
         while text.len() - *at >= needed {
             if let Some(belongs) = *tail {
@@ -94,7 +103,7 @@ impl<'r> Masker<'r> {
                 }
                 *tail = None;
             }
-            match rules.find(text, *at).or_else(|| patterns.find(text, *at)) {
+            match rules.find(text, *at, *escapes).or_else(|| patterns.find(text, *at)) {
                 Some(find) => {
                     out.extend_from_slice(&text[*at..*at + find.shown]);
                     out.extend_from_slice(find.label.as_bytes());
@@ -120,11 +129,12 @@ pub fn mask(rules: &Rules, text: &[u8]) -> Vec<u8> {
 
 impl Rules {
     /// What is to be masked at this place, if anything begins there.
-    fn find(&self, text: &[u8], at: usize) -> Option<Find> {
+    fn find(&self, text: &[u8], at: usize, escapes: bool) -> Option<Find> {
         let (before, rest) = text.split_at(at);
         let rest = &rest[..rest.len().min(WINDOW)];
         let first = *rest.first()?;
-        let begins = begins_word(before);
+        let in_escape = escapes && in_escape(before);
+        let begins = !in_escape && begins_word(before, escapes);
         if begins && let Some(find) = keys::find(rest) {
             return Some(find);
         }
@@ -156,7 +166,7 @@ impl Rules {
         {
             return Some(Find::whole(bytes, "[phone]"));
         }
-        if self.email && personal::is_local(first) && !in_escape(before) {
+        if self.email && personal::is_local(first) && !in_escape {
             return personal::email(rest).map(|bytes| Find::whole(bytes, "[email]"));
         }
         None
@@ -164,12 +174,9 @@ impl Rules {
 }
 
 /// Whether what comes next begins a word: behind anything but a letter, a digit or `_`, or behind a JSON escape.
-fn begins_word(before: &[u8]) -> bool {
-    if in_escape(before) {
-        return false;
-    }
+fn begins_word(before: &[u8], escapes: bool) -> bool {
     match before {
-        [.., b'\\', b'n' | b'r' | b't' | b'b' | b'f'] | [.., b'\\', b'u', _, _, _, _] => true,
+        [.., b'\\', b'n' | b'r' | b't' | b'b' | b'f'] | [.., b'\\', b'u', _, _, _, _] if escapes => true,
         [.., last] => !(last.is_ascii_alphanumeric() || *last == b'_'),
         [] => true,
     }
