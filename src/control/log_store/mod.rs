@@ -17,6 +17,8 @@ use std::{
 
 pub use table::{Found, Part, Payload, Row, Search, Store};
 
+#[cfg(any(test, feature = "fuzzing"))]
+use crate::control::access_log::is_unfit;
 use crate::{
     base::{
         calendar,
@@ -208,6 +210,20 @@ fn part(rules: &Rules, copied: &Copied, is_stream: bool, bytes_max: usize) -> Pa
     Part { text, bytes: copied.whole_bytes, is_whole }
 }
 
+/// The fuzz target: whatever a client or a provider sent, whole or cut, becomes a text that shows nothing unfit.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzz_kept(data: &[u8]) {
+    let rules = Rules { email: true, card: true, ..Rules::default() };
+    let copied =
+        |bytes: &[u8], cut: u64| Copied { bytes: bytes.to_vec(), whole_bytes: bytes.len() as u64 + cut };
+    for (is_stream, cut) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
+        let kept = part(&rules, &copied(data, cut), is_stream, 512);
+        let text = kept.text.unwrap_or_default();
+        assert!(text.len() <= 512 && !(kept.is_whole && cut > 0));
+        assert!(text.chars().all(|c| matches!(c, '\n' | '\r' | '\t') || !is_unfit(c)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -287,6 +303,35 @@ mod tests {
         keeper.keep(row(1), Some(spoken("x", "", false, 1)));
         assert_eq!((keeper.tallies.payloads.dropped(), keeper.tallies.rows.dropped()), (3, 1));
         assert_eq!(*lock(&keeper.waiting_bytes), 0, "nothing waits where nobody takes");
+    }
+
+    #[test]
+    fn whatever_was_sent_becomes_a_text_that_can_be_shown() {
+        let seeds: [&[u8]; 3] = [
+            br#"{"messages":[{"content":"a\u0040b.cd \ud83d\ude00 sk-12345678","n":4111111111111111}]}"#,
+            b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a@b\"}}]}\n\ndata: {\"usage\":{}}\n\n",
+            b"data: {\"type\":\"response.output_text.delta\",\"delta\":\"{\\\"a\\\":1}\"}\r\n\r\n\x1b[2J\xff",
+        ];
+        let mut chance = 3_u64;
+        for seed in seeds {
+            fuzz_kept(seed);
+            for _ in 0..2_000 {
+                let mut data = seed.to_vec();
+                for _ in 0..4 {
+                    chance ^= chance << 13;
+                    chance ^= chance >> 7;
+                    chance ^= chance << 17;
+                    let at = usize::try_from(chance % data.len() as u64).expect("small");
+                    match chance >> 60 {
+                        0..4 => data.truncate(at.max(1)),
+                        4..8 => data.insert(at, chance.to_le_bytes()[5]),
+                        8..12 => data[at] = b"\"\\{}[]:,\n"[usize::from(chance.to_le_bytes()[4]) % 9],
+                        _ => data[at] ^= 1 << (chance >> 32 & 7),
+                    }
+                }
+                fuzz_kept(&data);
+            }
+        }
     }
 
     #[test]

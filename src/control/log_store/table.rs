@@ -322,43 +322,46 @@ impl Store {
         let status =
             search.status.map(|(first, last)| vec![Value::from(i64::from(first)), i64::from(last).into()]);
         term("status BETWEEN ? AND ?", status.unwrap_or_default());
-        let terms = terms.join(" AND ");
-        // Only the latest are looked for where there may be more: their numbers are found first, without what they hold.
-        let terms = match i64::try_from(search.limit) {
-            Ok(limit) => {
-                values.push(limit.into());
-                format!(
-                    "number IN (SELECT number FROM exchange WHERE {terms} ORDER BY ended_unix_ms DESC, number DESC LIMIT ?)"
-                )
-            }
-            Err(_) => terms,
-        };
-        let (columns, join) = if search.payload {
-            (
-                ", day, request_bytes, request_whole, request, response_bytes, response_whole, response",
-                "LEFT JOIN payload USING (number)",
-            )
-        } else {
-            (", NULL", "")
-        };
+        values.push(i64::try_from(search.limit).unwrap_or(i64::MAX).into());
         let query = format!(
-            "SELECT number, line{columns} FROM exchange {join} WHERE {terms} ORDER BY ended_unix_ms, number"
+            "SELECT number FROM exchange WHERE {} ORDER BY ended_unix_ms DESC, number DESC LIMIT ?",
+            terms.join(" AND ")
         );
-        let mut found = self.connection.prepare(&query).map_err(trouble)?;
-        let mut rows = found.query(params_from_iter(values)).map_err(trouble)?;
-        while let Some(row) = rows.next().map_err(trouble)? {
-            let number = row.get(0).map_err(trouble)?;
-            let day: Option<u32> = row.get(2).map_err(trouble)?;
-            let payload = day.map(|day| {
-                let part = |first, column| self.part(row, first, Place { day, row: number, column });
-                Ok(Payload { request: part(3, Column::Request)?, response: part(6, Column::Response)? })
-            });
-            let line = row.get(1).map_err(trouble)?;
-            if each(Found { number, line, payload: payload.transpose()? })?.is_break() {
+        // Numbers first, and then row by row: nothing is sorted that was said, and no reading lasts so long that it would keep
+        // the log beside the database from being cut.
+        let numbers = || {
+            let mut found = self.connection.prepare(&query)?;
+            let numbers = found.query_map(params_from_iter(values), |row| row.get(0))?;
+            numbers.collect::<rusqlite::Result<Vec<i64>>>()
+        };
+        for number in numbers().map_err(trouble)?.into_iter().rev() {
+            // It may have been deleted meanwhile.
+            if let Some(found) = self.row(number, search.payload)?
+                && each(found)?.is_break()
+            {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// One row, if it is there.
+    fn row(&self, number: i64, with_payload: bool) -> Result<Option<Found>, Trouble> {
+        let query = if with_payload {
+            "SELECT line, day, request_bytes, request_whole, request, response_bytes, response_whole, response
+             FROM exchange LEFT JOIN payload USING (number) WHERE number = ?"
+        } else {
+            "SELECT line, NULL FROM exchange WHERE number = ?"
+        };
+        let mut found = self.connection.prepare_cached(query).map_err(trouble)?;
+        let mut rows = found.query([number]).map_err(trouble)?;
+        let Some(row) = rows.next().map_err(trouble)? else { return Ok(None) };
+        let day: Option<u32> = row.get(1).map_err(trouble)?;
+        let payload = day.map(|day| {
+            let part = |first, column| self.part(row, first, Place { day, row: number, column });
+            Ok(Payload { request: part(2, Column::Request)?, response: part(5, Column::Response)? })
+        });
+        Ok(Some(Found { number, line: row.get(0).map_err(trouble)?, payload: payload.transpose()? }))
     }
 
     /// A payload's part out of three columns of a row.
