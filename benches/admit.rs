@@ -56,6 +56,7 @@ fn caller(number: u32) -> Caller {
         caps: Caps::default(),
         on_disconnect: None,
         tags: Box::default(),
+        log_payload: None,
     }
 }
 

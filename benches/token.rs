@@ -39,6 +39,7 @@ fn caller(id: TokenId) -> Caller {
         caps: Caps::default(),
         on_disconnect: None,
         tags: Box::default(),
+        log_payload: None,
     }
 }
 

@@ -448,3 +448,24 @@ pub const HEALTH_CHECK_TIME_MAX: Duration = Duration::from_secs(60);
 /// Most providers that are checked: each has a thread.
 pub const HEALTH_CHECKS_MAX: usize = 64;
 const _: () = assert!(HEALTH_CHECKS_MAX <= PROVIDERS_MAX);
+
+// Payloads in logs (`exchange/payload`, `bridge/logpipe`, `control/log_store`).
+
+/// Bytes that are kept of a request's body and as many of its answer's, if nobody says otherwise; the least and the most
+/// that can be said. A conversation of usual length fits; an image in it does not, and is nothing to be searched.
+pub const LOG_PAYLOAD_BYTES: usize = 64 << 10;
+pub const LOG_PAYLOAD_BYTES_FLOOR: usize = 1 << 10;
+pub const LOG_PAYLOAD_BYTES_MAX: usize = 1 << 20;
+const _: () =
+    assert!(LOG_PAYLOAD_BYTES_FLOOR <= LOG_PAYLOAD_BYTES && LOG_PAYLOAD_BYTES <= LOG_PAYLOAD_BYTES_MAX);
+/// A stream may be copied to so many times the bytes that are kept of it: what surrounds each token is taken off later.
+pub const LOG_STREAM_FACTOR: usize = 16;
+/// Bytes of copies that one core may hold for exchanges under way; what does not fit is cut.
+pub const LOG_COPIES_BYTES_MAX: usize = 32 << 20;
+const _: () = assert!(LOG_PAYLOAD_BYTES_MAX * (LOG_STREAM_FACTOR + 1) <= LOG_COPIES_BYTES_MAX);
+/// Bytes of payloads of one core that may wait for the log thread, and of all cores for the disk; more are dropped and
+/// counted, and their lines kept.
+pub const LOG_PAYLOADS_WAITING_BYTES_MAX: usize = 32 << 20;
+pub const LOG_PAYLOADS_UNWRITTEN_BYTES_MAX: usize = 64 << 20;
+const _: () = assert!(LOG_COPIES_BYTES_MAX <= LOG_PAYLOADS_WAITING_BYTES_MAX);
+const _: () = assert!(LOG_PAYLOADS_WAITING_BYTES_MAX <= LOG_PAYLOADS_UNWRITTEN_BYTES_MAX);

@@ -1,10 +1,11 @@
 //! What a core leaves for the log thread, a line for each exchange. A core never waits for the log: what does not fit is
-//! dropped and counted, and all else is taken in the order in which it was left.
+//! dropped and counted, and all else is taken in the order in which it was left. Payloads have a bound of their own, in bytes:
+//! a line whose payload does not fit is left without it.
 
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use crate::{
-    base::limits::LOG_LINES_WAITING_MAX,
+    base::limits::{LOG_LINES_WAITING_MAX, LOG_PAYLOADS_WAITING_BYTES_MAX},
     bridge::{padded::Padded, tally::Tally},
     ledger::logged::Logged,
 };
@@ -12,27 +13,55 @@ use crate::{
 /// The way of one core's lines to the log thread.
 #[derive(Debug)]
 pub struct LogPipe {
-    // At most LOG_LINES_WAITING_MAX, which is its capacity: nothing is allocated inside the lock.
-    waiting: Padded<Mutex<Vec<Logged>>>,
+    waiting: Padded<Mutex<Waiting>>,
     pub tally: Tally,
+    /// Of payloads alone.
+    pub payloads: Tally,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    // At most LOG_LINES_WAITING_MAX, which is its capacity: nothing is allocated inside the lock.
+    lines: Vec<Logged>,
+    /// What the payloads of `lines` take.
+    payload_bytes: usize,
 }
 
 impl LogPipe {
     pub fn new() -> Self {
-        Self { waiting: Padded(Mutex::new(room())), tally: Tally::default() }
+        let waiting = Waiting { lines: room(), payload_bytes: 0 };
+        Self { waiting: Padded(Mutex::new(waiting)), tally: Tally::default(), payloads: Tally::default() }
     }
 
     /// For the core, once an exchange: leaves a line, or drops and counts it.
-    pub fn push(&self, logged: Logged) {
+    pub fn push(&self, mut logged: Logged) {
         // try_lock: the other side holds it for a pointer swap, but may be off its CPU in the middle of it.
         let waiting = match self.waiting.0.try_lock() {
             Ok(waiting) => Some(waiting),
             Err(TryLockError::Poisoned(waiting)) => Some(waiting.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         };
+        // Freed, if it must be, when nothing is locked any more.
+        let mut too_much = None;
         match waiting {
-            Some(mut waiting) if waiting.len() < LOG_LINES_WAITING_MAX => waiting.push(logged),
-            _ => self.tally.count_dropped(1),
+            Some(mut waiting) if waiting.lines.len() < LOG_LINES_WAITING_MAX => {
+                if let Some(payload) = &logged.payload {
+                    let bytes = waiting.payload_bytes + payload.bytes();
+                    if bytes <= LOG_PAYLOADS_WAITING_BYTES_MAX {
+                        waiting.payload_bytes = bytes;
+                    } else {
+                        too_much = logged.payload.take();
+                    }
+                }
+                waiting.lines.push(logged);
+            }
+            _ => {
+                self.tally.count_dropped(1);
+                too_much = logged.payload.take();
+            }
+        }
+        if too_much.is_some() {
+            self.payloads.count_dropped(1);
         }
     }
 
@@ -41,7 +70,8 @@ impl LogPipe {
         debug_assert!(empty.is_empty(), "lines that were taken before have been dealt with");
         // A list of whole lines at any time, whoever panicked.
         let mut waiting = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *waiting, empty);
+        std::mem::swap(&mut waiting.lines, empty);
+        waiting.payload_bytes = 0;
     }
 }
 
@@ -67,6 +97,7 @@ pub(crate) mod tests {
     use crate::{
         base::now::Now,
         ledger::{
+            logged::{Copied, Keep, Payload},
             record::{Outcome, Record},
             sheet::Sheet,
         },
@@ -83,7 +114,8 @@ pub(crate) mod tests {
             address: Ipv4Addr::LOCALHOST.into(),
             method: None,
             http10: false,
-            collect: None,
+            keep: Keep::No,
+            payload: None,
         }
     }
 
@@ -101,6 +133,22 @@ pub(crate) mod tests {
         pipe.push(line);
         pipe.swap(&mut lines);
         assert_eq!((lines.len(), pipe.tally.dropped()), (1, 3), "there is room again");
+    }
+
+    #[test]
+    fn a_payload_that_does_not_fit_is_counted_and_its_line_is_left() {
+        let (pipe, mut lines) = (LogPipe::new(), room());
+        let third = LOG_PAYLOADS_WAITING_BYTES_MAX / 3;
+        let heavy = || {
+            let response = Copied { bytes: vec![b'x'; third], whole_bytes: third as u64 };
+            Logged { payload: Some(Box::new(Payload { response, ..Payload::default() })), ..numbered(0) }
+        };
+        for _ in 0..2 {
+            (0..5).for_each(|_| pipe.push(heavy()));
+            pipe.swap(&mut lines);
+            assert_eq!(lines.drain(..).filter(|line| line.payload.is_some()).count(), 3);
+        }
+        assert_eq!((pipe.payloads.dropped(), pipe.tally.dropped()), (4, 0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::config::{AccessLog, Backend, Cores, KeptLogs, Snapshot};
+use crate::config::{AccessLog, Backend, Cores, Snapshot};
 
 /// These settings as they were at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,8 @@ pub(super) struct Fixed {
     drain_time: Duration,
     admin: Option<SocketAddr>,
     access_log: AccessLog,
-    kept_logs: Option<KeptLogs>,
+    /// For how long, and how much of it; what is kept can change.
+    kept_logs: Option<(Duration, u64)>,
 }
 
 impl Fixed {
@@ -31,7 +32,7 @@ impl Fixed {
             drain_time: server.drain_time,
             admin: snapshot.admin.listen,
             access_log: snapshot.access_log.clone(),
-            kept_logs: snapshot.kept_logs.clone(),
+            kept_logs: snapshot.kept_logs.as_ref().map(|kept| (kept.keep_time, kept.bytes_max)),
         }
     }
 

@@ -42,7 +42,7 @@ use crate::{
         checks::{Checked, Checks, Found},
         fetch::HttpFetch,
         log::Log,
-        log_store::{Keeper, Store},
+        log_store::{Keeper, Store, Tallies},
         models::{ListAddress, ModelSource, Models},
         resolver::{Resolver, SystemLookup},
         signals::{Actions, SignalsThread},
@@ -105,7 +105,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         .collect::<io::Result<_>>()
         .map_err(|error| format!("cannot connect the cores: {error}"))?;
     let (access_log, kept_logs) = (snapshot.access_log.clone(), snapshot.kept_logs.clone());
-    let (lines, kept) = (Arc::new(Tally::default()), Arc::new(Tally::default()));
+    let (lines, kept) = (Arc::new(Tally::default()), Tallies::default());
     let log_pipes: Arc<[LogPipe]> = (0..cores)
         .filter(|_| access_log.to.is_some() || kept_logs.is_some())
         .map(|_| LogPipe::new())
@@ -234,9 +234,9 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let keeper = match (kept_logs, &state) {
         (Some(settings), Some(directory)) => {
             // The directory is there: it was opened for the callers.
-            let keeper = Store::open(directory)
-                .and_then(|store| Keeper::start(store, settings.clone(), kept, log.clone()));
-            Some((settings, keeper.map_err(|trouble| trouble.to_string())?))
+            let keeper =
+                Store::open(directory).and_then(|store| Keeper::start(store, settings, kept, log.clone()));
+            Some(keeper.map_err(|trouble| trouble.to_string())?)
         }
         _ => None,
     };
@@ -244,7 +244,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         let task = Task {
             format: access_log.format,
             target: access_log.to,
-            kept: keeper,
+            keeper,
             pipes: log_pipes,
             tally: lines,
             names: reloads.clone(),

@@ -48,6 +48,8 @@ pub struct Caller {
     /// What becomes of an answer in whose middle it leaves; `None`: what the gateway does.
     pub on_disconnect: Option<OnDisconnect>,
     pub tags: Box<[Box<str>]>,
+    /// Whether its payloads are kept in logs; `None`: as the gateway has it.
+    pub log_payload: Option<bool>,
 }
 
 /// The most that one request may ask for; `None`: what holds for everybody.
@@ -357,6 +359,7 @@ pub(crate) mod tests {
             caps: Caps::default(),
             on_disconnect: None,
             tags: Box::default(),
+            log_payload: None,
         }
     }
 

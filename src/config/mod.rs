@@ -173,7 +173,7 @@ use zeroize::Zeroizing;
 pub use self::{
     access_log::{AccessLog, LogFormat, LogTarget},
     complaint::{Complaint, Complaints, Severity},
-    logs::KeptLogs,
+    logs::{KeepPayload, KeptLogs},
     snapshot::{
         Access, Admin, Auth, Backend, Cores, Dial, Estimate, Key, Limits, NoLine, Provider, ProviderPlace,
         Server, ServerTls, Snapshot, Timeouts,

@@ -13,7 +13,7 @@ use crate::{
         tally::Tally,
         vitals::Vitals,
     },
-    control::{Clock, checks::Found, lock},
+    control::{Clock, checks::Found, lock, log_store::Tallies},
     ledger::exposition::{Facts, HealthFacts},
 };
 
@@ -33,7 +33,7 @@ pub struct Standing {
     pub log_pipes: Arc<[LogPipe]>,
     /// Of the access log's lines, and of the exchanges that are kept.
     pub lines: Arc<Tally>,
-    pub kept: Arc<Tally>,
+    pub kept: Tallies,
 }
 
 /// What came of loading the configuration; written by whoever loads it.
@@ -109,8 +109,11 @@ impl Standing {
             log_lines_written: self.lines.written(),
             log_lines_dropped: self.log_pipes.iter().map(|pipe| pipe.tally.dropped()).sum::<u64>()
                 + self.lines.dropped(),
-            log_kept: self.kept.written(),
-            log_kept_dropped: self.kept.dropped(),
+            log_kept: self.kept.rows.written(),
+            log_kept_dropped: self.kept.rows.dropped(),
+            log_payloads: self.kept.payloads.written(),
+            log_payloads_dropped: self.log_pipes.iter().map(|pipe| pipe.payloads.dropped()).sum::<u64>()
+                + self.kept.payloads.dropped(),
             quota_overflows: self.quota.overflows(),
             draining: self.drain.stage() != Stage::Serving,
             shards: self.vitals.iter().map(|vitals| vitals.facts(now)).collect(),
@@ -144,7 +147,7 @@ pub(super) mod tests {
             reloads: Arc::default(),
             log_pipes: [LogPipe::default(), LogPipe::default()].into(),
             lines: Arc::default(),
-            kept: Arc::default(),
+            kept: Tallies::default(),
         };
         (standing, snapshots)
     }

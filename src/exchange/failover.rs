@@ -69,6 +69,7 @@ pub(super) async fn serve_plan<'s, W: World>(
     let mut request = Some(request);
     loop {
         let Some((planned, key, underway)) = course.aim(world, entitled) else {
+            facts.payload.ends_badly(request.as_ref());
             return Err(course.nothing_left(world));
         };
         if let Err(refusal) = entitled.attempt(&planned, world.now()) {
@@ -133,10 +134,14 @@ pub(super) async fn serve_plan<'s, W: World>(
             }
             Verdict::PassThrough | Verdict::GiveUp => {
                 let advice = match course.losses.end(world.random()) {
-                    Last::Refused(refusal) => return Err(Stop::Refused(refusal)),
+                    Last::Refused(refusal) => {
+                        facts.payload.ends_badly(request.as_ref());
+                        return Err(Stop::Refused(refusal));
+                    }
                     Last::AsItCame(advice) => advice,
                 };
                 facts.advice = advice;
+                facts.payload.ends_badly(request.as_ref());
                 return match (answer, came) {
                     (Some(answer), _) => {
                         let (timeouts, watch) =

@@ -15,6 +15,8 @@ pub struct Local<C> {
     pub budget: Budget,
     /// Answers that are read although their client has left.
     pub unheard: Rc<Cell<usize>>,
+    /// Bounds what is copied for logs.
+    pub copies: Budget,
     buffers: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -25,6 +27,7 @@ impl<C> Local<C> {
             sheet: RefCell::default(),
             budget: Budget::new(buffered_bytes_max),
             unheard: Rc::default(),
+            copies: Budget::new(limits::LOG_COPIES_BYTES_MAX),
             buffers: RefCell::default(),
         }
     }

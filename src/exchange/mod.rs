@@ -16,6 +16,7 @@ mod intake;
 mod lens;
 pub mod local;
 mod outgoing;
+mod payload;
 pub mod pool;
 mod receive;
 mod relay;
@@ -32,6 +33,7 @@ pub use outgoing::Outgoing;
 use self::{
     ask::Ask,
     h1::Client,
+    payload::Payload,
     receive::Request,
     relay::Relayed,
     reply::Own,
@@ -51,7 +53,7 @@ use crate::{
         relay::Relay,
     },
     ledger::{
-        logged::{CallerTag, Logged},
+        logged::{CallerTag, Keep, Logged},
         record::{self, Closed, Deadline, ModelName, OpenRecord, Outcome, Party, Record},
         sheet::Sheet,
     },
@@ -118,8 +120,9 @@ pub struct Facts<'a> {
     /// `None` until a head was read.
     pub method: Option<Method>,
     pub visitor: Visitor<'a>,
-    /// Whether the client wants its exchange kept in the logs, or not.
-    pub collect: Option<bool>,
+    /// Whether the exchange is kept in the logs, and copies of what is said in it for them.
+    pub keep: Keep,
+    payload: Payload,
     /// What the client hears of its limits.
     pub told: RateHeaders,
     pub limits: &'a Limits,
@@ -138,7 +141,8 @@ impl Facts<'_> {
             address: self.visitor.address.unwrap_or(peer),
             method: self.method,
             http10: self.http10,
-            collect: self.collect,
+            keep: self.keep,
+            payload: self.payload.take(),
         }
     }
 }
@@ -165,7 +169,8 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         advice: Retry::default(),
         method: None,
         visitor: Visitor::default(),
-        collect: None,
+        keep: payload::keep(world, &snapshot),
+        payload: Payload::default(),
         told: RateHeaders::default(),
         limits: &snapshot.limits,
         relay: snapshot.relay,
@@ -212,6 +217,7 @@ async fn exchange<'s, W: World>(
         (_, Err(stop)) => return Err(let_go(world, client, request, facts, stop).await),
     };
     record.operation = endpoint.operation();
+    facts.payload = Payload::of(world, snapshot, admitted.caller(), &request, endpoint, facts.keep);
 
     let body = receive::body(world, client, &mut request, &admitted, endpoint.body(), &snapshot.limits).await;
     let read = world.now();
@@ -219,6 +225,7 @@ async fn exchange<'s, W: World>(
     body?;
     record.phases.body_read = Some(read);
     record.bytes_in = request.body().len() as u64;
+    facts.payload.asked(&request);
     facts.unread = false;
     // It owes us nothing until there is something for it to read.
     client.owes_nothing(record);
@@ -226,15 +233,17 @@ async fn exchange<'s, W: World>(
         return list_models(world, client, snapshot, &admitted, model.as_deref(), facts, record).await;
     }
 
-    let ask = Ask::read(endpoint, &request).map_err(Stop::Refused)?;
+    let ask = Ask::read(endpoint, &request).map_err(Stop::Refused);
+    let ask = ask.inspect_err(|_| facts.payload.ends_badly(&request))?;
     record.stream = ask.stream;
     record.model_asked = ask.model.as_ref().into();
     let plan = plan_of(world, snapshot, admitted.caller(), &ask, &request);
     let route = plan.as_ref().map_or_else(|_| plan::route_of(snapshot, &ask.model), |plan| plan.route);
     facts.route = route.map(|route| route.name.clone());
-    let plan = plan?;
+    let plan = plan.inspect_err(|_| facts.payload.ends_badly(&request))?;
     let want = ask.want(&request, world.now(), world.unix_ms());
-    let mut entitled = admit::entitle(snapshot, &mut admitted, plan, want, &mut facts.told)?;
+    let entitled = admit::entitle(snapshot, &mut admitted, plan, want, &mut facts.told);
+    let mut entitled = entitled.inspect_err(|_| facts.payload.ends_badly(&request))?;
     failover::serve_plan(world, client, snapshot, &mut entitled, request, &ask, facts, record).await
 }
 
@@ -355,6 +364,7 @@ async fn conclude<W: World>(
     }
     let mut body = Vec::new();
     refusal.body(&mut body);
+    facts.payload.refused(&body);
     let retry = if facts.advice == Retry::default() { refusal.retry() } else { facts.advice };
     let own = Own { extra: refusal.header(), retry, ..Own::json(class.status, &body) };
     if !reply::say(world, client, own, facts).await {
@@ -396,11 +406,11 @@ async fn linger<W: World>(world: &W, client: &mut Client<W::Wire>) {
 fn note_head<W: World>(world: &W, request: &Request, facts: &mut Facts<'_>) {
     facts.method = Some(request.head.method);
     let collect = request.known(Known::CollectLog).or_else(|| request.known(Known::CollectLogAlias));
-    facts.collect = collect.and_then(|word| match word {
-        b"true" => Some(true),
-        b"false" => Some(false),
-        _ => None,
-    });
+    match collect {
+        Some(b"true") => facts.keep = Keep::Yes,
+        Some(b"false") => facts.keep = Keep::No,
+        _ => {}
+    }
     facts.http10 = request.head.version == Version::Http10;
     facts.head_only = request.head.method == Method::Head;
     facts.unread = request.head.framing != Framing::None;

@@ -115,6 +115,8 @@ pub(super) async fn relay<W: World>(
                 // The commit point: nothing is tried again from here, so nothing need be kept for it.
                 #[cfg(test)]
                 let request = if planted::is(Bug::SecondAfterFirst) { &mut None } else { &mut *request };
+                let is_bad = head.status >= 400 || lens.failed();
+                facts.payload.answers(kind, is_bad, request.as_ref());
                 if let Some(request) = request.take() {
                     world.local().recycle(request.buffer);
                 }
@@ -131,6 +133,7 @@ pub(super) async fn relay<W: World>(
             if !client.is_unheard() {
                 record.status = head.status;
             }
+            facts.payload.says(intake.ready());
             ours = pass_on(world, client, &mut intake, ours, manner, has_ended, record).await?;
         }
         if has_ended {
@@ -222,6 +225,7 @@ pub(super) async fn relay<W: World>(
     let is_whole = is_whole || planted::is(Bug::LastChunkAfterLoss);
     intake.forget_open();
     if intake.ready_bytes() > 0 || is_whole {
+        facts.payload.says(intake.ready());
         ours = pass_on(world, client, &mut intake, ours, manner, is_whole, record).await?;
     }
     if is_whole {
@@ -231,6 +235,7 @@ pub(super) async fn relay<W: World>(
     #[cfg(test)]
     let farewell = planted::farewell(farewell);
     if let Some(event) = farewell {
+        facts.payload.says([&*event]);
         say_farewell(world, client, ours, manner, &event, record).await?;
     }
     Ok(Relayed::Cut(cut))

@@ -36,6 +36,8 @@ pub struct Facts {
     /// Exchanges that are kept in the state directory.
     pub log_kept: u64,
     pub log_kept_dropped: u64,
+    pub log_payloads: u64,
+    pub log_payloads_dropped: u64,
     pub shards: Vec<ShardFacts>,
     pub health: HealthFacts,
     /// Providers that are checked.
@@ -171,6 +173,8 @@ pub fn render(book: &Book, facts: &Facts) -> String {
     page.family(names::LOG_LINES_DROPPED).sample(&[], facts.log_lines_dropped);
     page.family(names::LOG_KEPT).sample(&[], facts.log_kept);
     page.family(names::LOG_KEPT_DROPPED).sample(&[], facts.log_kept_dropped);
+    page.family(names::LOG_PAYLOADS).sample(&[], facts.log_payloads);
+    page.family(names::LOG_PAYLOADS_DROPPED).sample(&[], facts.log_payloads_dropped);
     page.family(names::PANICS).sample(&[], totals.panics);
 
     shards(&mut page, &facts.shards);

@@ -130,6 +130,12 @@ pub const LOG_KEPT_DROPPED: Metric = counter(
     "rw_log_kept_dropped_total",
     "Exchanges that were to be kept and were not: too many waited, or the store failed.",
 );
+pub const LOG_PAYLOADS: Metric =
+    counter("rw_log_payloads_total", "Exchanges of those that were kept with what was said in them.");
+pub const LOG_PAYLOADS_DROPPED: Metric = counter(
+    "rw_log_payloads_dropped_total",
+    "Payloads that were to be kept and were not: too many bytes waited, or the store failed.",
+);
 pub const PANICS: Metric =
     counter("rw_task_panics_total", "Tasks that panicked and were caught. Each is a bug.");
 pub const CONNECTIONS: Metric = gauge("rw_connections", "Client connections open now.");

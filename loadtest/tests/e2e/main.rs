@@ -24,6 +24,7 @@ mod kept_logs;
 mod lifecycle;
 mod limits;
 mod names;
+mod payload_logs;
 mod prices;
 mod proxy_protocol;
 mod refusals;

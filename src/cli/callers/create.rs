@@ -36,6 +36,11 @@ pub(super) struct Create {
     #[arg(long = "tag")]
     tags: Vec<String>,
 
+    /// Whether its prompts and answers may be kept in logs: false keeps them out whatever else is said. Otherwise as the
+    /// gateway has it, which may rule it out.
+    #[arg(long, value_name = "BOOL")]
+    log_payload: Option<bool>,
+
     #[command(flatten)]
     limits: Limits,
     /// The most that a rate gives in one moment, such as requests-per-minute=10; otherwise a whole period's.
@@ -162,6 +167,7 @@ impl Create {
             n_max: self.n_max,
             max_tokens_max: self.max_tokens_max,
             body_bytes_max: self.body_bytes_max,
+            log_payload: self.log_payload,
             tags: self.tags.clone(),
         })
     }
@@ -229,7 +235,7 @@ mod tests {
     fn every_option_reaches_its_setting() {
         let got = settings(
             "--model a --model b --route r --endpoint chat --allow ::1 --deny 10.0.0.0/8 --tag t --on-exceed cut \
-             --on-disconnect drain --n-max 1 --max-tokens-max 2 --body-bytes-max 3",
+             --on-disconnect drain --n-max 1 --max-tokens-max 2 --body-bytes-max 3 --log-payload false",
         );
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let expect = Settings {
@@ -244,6 +250,7 @@ mod tests {
             n_max: Some(1),
             max_tokens_max: Some(2),
             body_bytes_max: Some(3),
+            log_payload: Some(false),
             tags: texts(&["t"]),
         };
         assert_eq!(got, Ok(expect));

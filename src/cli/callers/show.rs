@@ -71,6 +71,7 @@ pub(super) fn text(caller: &Kept, now_unix_ms: u64) -> String {
         ("body_bytes_max", settings.body_bytes_max),
     ];
     lines.extend(caps.into_iter().filter_map(|(name, cap)| Some((name, cap?.to_string()))));
+    lines.extend(settings.log_payload.map(|kept| ("log_payload", kept.to_string())));
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for (name, value) in lines {

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+pub(in crate::control) use self::render::is_unfit;
 use self::{render::Words, sink::Sink};
 use crate::{
     base::limits::LOG_FLUSH_TIME,
@@ -22,9 +23,13 @@ use crate::{
         logpipe::{self, LogPipe},
         tally::Tally,
     },
-    config::{KeptLogs, LogFormat, LogTarget, Snapshot},
-    control::{log::Log, log_store::Keeper, standing::Reloads, state::unix_ms},
-    ledger::{logged::Logged, record::Outcome},
+    config::{LogFormat, LogTarget, Snapshot},
+    control::{
+        log::Log,
+        log_store::{Keeper, Spoken},
+        standing::Reloads,
+    },
+    ledger::logged::Logged,
     wire::mask::Rules,
 };
 
@@ -98,8 +103,8 @@ pub struct Task {
     pub format: LogFormat,
     /// `None`: no access log is written.
     pub target: Option<LogTarget>,
-    /// What is kept besides, and by whom.
-    pub kept: Option<(KeptLogs, Keeper)>,
+    /// Who keeps what is to be kept besides.
+    pub keeper: Option<Keeper>,
     pub pipes: Arc<[LogPipe]>,
     /// Of the lines that reach their target, or do not.
     pub tally: Arc<Tally>,
@@ -113,7 +118,6 @@ struct Writer {
     text: Vec<u8>,
     /// Lines in `text`.
     rendered: u64,
-    chance: u64,
 }
 
 /// Text of so many bytes is written at once, whatever else waits.
@@ -122,8 +126,7 @@ const WRITE_BYTES: usize = 256 << 10;
 impl Writer {
     fn new(mut task: Task, log: Log) -> Self {
         let sink = task.target.take().map(|target| Sink::new(target, log));
-        // Not a secret: what it is good for is that no client knows beforehand.
-        Self { task, sink, text: Vec::new(), rendered: 0, chance: unix_ms() | 1 }
+        Self { task, sink, text: Vec::new(), rendered: 0 }
     }
 
     /// Writes all that waits, pipe by pipe.
@@ -136,10 +139,16 @@ impl Writer {
             if lines.is_empty() {
                 continue;
             }
-            let (roll, rules) = known.get_or_insert_with(|| (self.task.names.roll(), self.rules()));
+            let (roll, (rules, payload_bytes_max)) =
+                known.get_or_insert_with(|| (self.task.names.roll(), self.rules()));
             let words = Words { core, roll, rules };
-            for line in lines.drain(..) {
-                self.keep(&line, &words);
+            for mut line in lines.drain(..) {
+                let payload = line.payload.take();
+                if let Some(keeper) = self.task.keeper.as_ref().filter(|_| line.is_kept()) {
+                    let (rules, bytes_max) = (rules.clone(), *payload_bytes_max);
+                    let spoken = payload.map(|payload| Spoken { payload, rules, bytes_max });
+                    keeper.keep(render::row(&line, &words), spoken);
+                }
                 if self.sink.is_some() {
                     render::line(self.task.format, &line, &words, &mut self.text);
                     self.rendered += 1;
@@ -152,18 +161,11 @@ impl Writer {
         self.flush();
     }
 
-    /// What must not be shown now.
-    fn rules(&self) -> Arc<Rules> {
-        self.task.snapshots.current().map(|snapshot| snapshot.masking.clone()).unwrap_or_default()
-    }
-
-    fn keep(&mut self, line: &Logged, words: &Words<'_>) {
-        let chance = self.chance();
-        if let Some((kept, keeper)) = &self.task.kept
-            && is_kept(kept, line, chance)
-        {
-            keeper.keep(render::row(line, words));
-        }
+    /// What must not be shown now, and how much of a payload is kept.
+    fn rules(&self) -> (Arc<Rules>, usize) {
+        let Some(snapshot) = self.task.snapshots.current() else { return Default::default() };
+        let kept = snapshot.kept_logs.as_ref();
+        (snapshot.masking.clone(), kept.map_or(0, |kept| kept.payload_bytes_max))
     }
 
     fn flush(&mut self) {
@@ -183,25 +185,10 @@ impl Writer {
     }
 
     fn end(self) {
-        if let Some((_, keeper)) = self.task.kept {
+        if let Some(keeper) = self.task.keeper {
             keeper.stop(LOG_FLUSH_TIME);
         }
     }
-
-    /// A number below a million (xorshift64*).
-    fn chance(&mut self) -> u32 {
-        self.chance ^= self.chance >> 12;
-        self.chance ^= self.chance << 25;
-        self.chance ^= self.chance >> 27;
-        let number = self.chance.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-        u32::try_from(number % 1_000_000).unwrap_or_default()
-    }
-}
-
-/// What the client wants is done; else what ends badly is kept by choice, and of all others a share.
-fn is_kept(kept: &KeptLogs, line: &Logged, chance: u32) -> bool {
-    let is_bad = line.closed.status >= 400 || line.closed.outcome() != Outcome::Completed;
-    line.collect.unwrap_or(kept.errors && is_bad || chance < kept.sample_ppm)
 }
 
 #[cfg(test)]
@@ -209,11 +196,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{
-        base::{limits::LOG_LINES_WAITING_MAX, now::Now},
-        bridge::logpipe::tests::numbered,
-        ledger::{record::Record, sheet::Sheet},
-    };
+    use crate::{base::limits::LOG_LINES_WAITING_MAX, bridge::logpipe::tests::numbered};
 
     const NEVER: Duration = Duration::from_secs(3600);
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -223,7 +206,7 @@ mod tests {
         let task = Task {
             format: LogFormat::Logfmt,
             target: Some(target),
-            kept: None,
+            keeper: None,
             pipes: pipes.clone(),
             tally: tally.clone(),
             names: Arc::default(),
@@ -277,28 +260,5 @@ mod tests {
         assert!(!thread.stop(Duration::from_millis(50)), "it waits for a reader");
         pipes[0].push(numbered(0));
         fs::remove_file(&path).expect("it is there");
-    }
-
-    #[track_caller]
-    fn check_kept(line: Logged, (sample_ppm, errors): (u32, bool), expect: bool) {
-        let (keep_time, bytes_max) = (NEVER, 0);
-        let kept = KeptLogs { sample_ppm, errors, keep_time, bytes_max };
-        assert_eq!(is_kept(&kept, &line, 10), expect);
-    }
-
-    #[test]
-    fn the_client_decides_then_the_outcome_then_chance() {
-        let ended = |outcome| {
-            let record = Record::new("chat", Now(0));
-            Logged { closed: record.close(Now(1), outcome, &mut Sheet::default()), ..numbered(0) }
-        };
-        let (good, bad) = (ended(Outcome::Completed), ended(Outcome::ClientGone));
-        check_kept(good.clone(), (0, true), false);
-        check_kept(good.clone(), (10, false), false);
-        check_kept(good.clone(), (11, false), true);
-        check_kept(bad.clone(), (0, true), true);
-        check_kept(bad.clone(), (0, false), false);
-        check_kept(Logged { collect: Some(true), ..good }, (0, false), true);
-        check_kept(Logged { collect: Some(false), ..bad }, (1_000_000, true), false);
     }
 }

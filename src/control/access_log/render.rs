@@ -127,6 +127,7 @@ pub(super) fn row(logged: &Logged, words: &Words<'_>) -> Row {
         provider: record.provider.and_then(|id| words.roll.name(id)).unwrap_or_default().to_owned(),
         status: record.status,
         line: String::from_utf8(text).unwrap_or_default(),
+        payload: None,
     }
 }
 
@@ -195,7 +196,7 @@ fn quoted(value: &str, text: &mut Vec<u8>) {
 }
 
 /// Controls, and what ends a line for some readers or turns the direction of text.
-fn is_unfit(c: char) -> bool {
+pub(in crate::control) fn is_unfit(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
@@ -291,7 +292,7 @@ mod tests {
         base::{ids::ProviderId, now::Now},
         bridge::logpipe::tests::numbered,
         ledger::{
-            logged::CallerTag,
+            logged::{CallerTag, Keep},
             record::{Deadline, Outcome, Party, Record, Tokens},
             sheet::Sheet,
         },
@@ -336,7 +337,8 @@ mod tests {
             address: "::ffff:192.0.2.7".parse().expect("an address"),
             method: Some(Method::Post),
             http10: false,
-            collect: None,
+            keep: Keep::No,
+            payload: None,
         }
     }
 

@@ -4,7 +4,9 @@
 //! /var/lib/ringway          0700  owned by the user that the gateway runs as
 //! ├── lock                  0600  held by the gateway that runs on it; commands don't need it
 //! ├── digest.key            0400  32 random bytes; without them no token is anyone's
-//! └── ringway.db            0600  SQLite, with ringway.db-wal and ringway.db-shm beside it
+//! ├── ringway.db            0600  SQLite, with ringway.db-wal and ringway.db-shm beside it
+//! ├── logs.db               0600  exchanges that are kept, likewise
+//! └── log-keys/             0700  a sealed key for each day of payloads
 //! ```
 //!
 //! Trouble at the start refuses to start; trouble later leaves what was read last in force, and is told. Never is a part
@@ -24,7 +26,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use aws_lc_rs::rand;
+use aws_lc_rs::{
+    aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey},
+    hkdf::{HKDF_SHA256, Salt},
+    rand,
+};
+use zeroize::Zeroizing;
 
 pub use self::directory::Running;
 use self::{database::Database, directory::Directory};
@@ -75,7 +82,7 @@ impl State {
         let key = match kept_key {
             Some(key) => key,
             None => {
-                let mut key = zeroize::Zeroizing::new([0; keyfile::BYTES]);
+                let mut key = Zeroizing::new([0; keyfile::BYTES]);
                 chance(&mut *key)?;
                 keyfile::write(path, &key, &mut |_| Ok(()))
                     .map_err(|error| Trouble::with(&path.join(keyfile::NAME), &error))?;
@@ -103,6 +110,21 @@ impl State {
 /// Whether a state was ever begun there. Whoever only looks must not begin one where a path was mistyped.
 pub fn is_begun(path: &Path) -> bool {
     database::exists(path)
+}
+
+/// A key to seal with, drawn from the directory's own for one purpose: it says nothing of that, nor of another purpose's.
+pub(super) fn sealing_key(directory: &Path, purpose: &[u8]) -> Result<LessSafeKey, Trouble> {
+    let own = keyfile::read(directory)?.ok_or_else(|| {
+        let path = directory.join(keyfile::NAME);
+        Trouble(format!("{} is missing, and without it nothing can be sealed or opened", path.display()))
+    })?;
+    let mut drawn = Zeroizing::new([0; 32]);
+    let extracted = Salt::new(HKDF_SHA256, b"ringway state directory 1").extract(&*own);
+    let made = extracted
+        .expand(&[purpose], HKDF_SHA256)
+        .and_then(|expanded| expanded.fill(&mut *drawn))
+        .and_then(|()| UnboundKey::new(&CHACHA20_POLY1305, &*drawn));
+    made.map(LessSafeKey::new).map_err(|_| Trouble("no key can be drawn from the directory's".to_owned()))
 }
 
 /// Fills `bytes` with what nobody can guess.

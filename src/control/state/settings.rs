@@ -57,6 +57,9 @@ pub struct Settings {
     pub body_bytes_max: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// Whether what it says and hears is kept in logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_payload: Option<bool>,
 }
 
 /// One limit, as `{"measure": "requests_per_minute", "most": 60, "burst": 10}`.
@@ -136,6 +139,7 @@ impl Settings {
                 body_bytes_max: self.body_bytes_max,
             },
             on_disconnect: self.on_disconnect.as_deref().map(on_disconnect).transpose()?,
+            log_payload: self.log_payload,
             tags: list(&self.tags, "tags", |tag| {
                 let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@=-".contains(&byte);
                 if (1..=TAG_BYTES_MAX).contains(&tag.len()) && tag.bytes().all(plain) {

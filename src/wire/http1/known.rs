@@ -35,6 +35,8 @@ known! {
     CacheControl "cache-control"
     CollectLog "x-ringway-collect-log"
     CollectLogAlias "cf-aig-collect-log"
+    CollectPayload "x-ringway-collect-log-payload"
+    CollectPayloadAlias "cf-aig-collect-log-payload"
     Connection "connection"
     ContentEncoding "content-encoding"
     ContentLength "content-length"
@@ -104,8 +106,10 @@ impl Known {
             (19, Some(b'o')) => Self::OpenaiOrganization,
             (21, Some(b'x')) => Self::CollectLog,
             (25, Some(b's')) => Self::TransportSecurity,
+            (26, Some(b'c')) => Self::CollectPayloadAlias,
             (27, Some(b'a')) => Self::AllowOrigin,
             (29, Some(b'a')) => Self::ExposeHeaders,
+            (29, Some(b'x')) => Self::CollectPayload,
             _ => Self::Other,
         }
     }

@@ -30,6 +30,8 @@ pub struct Rules {
 const WINDOW: usize = 320;
 const _: () = assert!(personal::EMAIL_BYTES_MAX < WINDOW && personal::NUMBER_BYTES_MAX < WINDOW);
 const _: () = assert!(keys::SHORTEST_KEY_BYTES_MAX < WINDOW && MASK_MATCH_BYTES_MAX + 4 <= WINDOW);
+/// So many bytes at the end of a text that was cut are not decided: what they begin might have been masked.
+pub const UNDECIDED_BYTES_MAX: usize = WINDOW;
 /// The bytes before a place that a decision may look at.
 const CONTEXT: usize = 8;
 
@@ -58,11 +60,18 @@ pub struct Masker<'r> {
     at: usize,
     /// Inside something whose end has not come.
     tail: Option<fn(u8) -> bool>,
+    /// A backslash is what a JSON string escapes with, and not itself.
+    escapes: bool,
 }
 
 impl<'r> Masker<'r> {
     pub fn new(rules: &'r Rules) -> Self {
-        Self { rules, text: Vec::new(), at: 0, tail: None }
+        Self { rules, text: Vec::new(), at: 0, tail: None, escapes: true }
+    }
+
+    /// For a text in which nothing is escaped.
+    pub fn plain(rules: &'r Rules) -> Self {
+        Self { escapes: false, ..Self::new(rules) }
     }
 
     /// Takes the next piece, and adds to `out` what is decided by now.
@@ -84,8 +93,10 @@ impl<'r> Masker<'r> {
 
     /// Decides every place that has `needed` bytes.
     fn decide(&mut self, needed: usize, out: &mut Vec<u8>) {
-        let Self { rules, text, at, tail } = self;
+        let Self { rules, text, at, tail, escapes } = self;
         let mut patterns = rules.patterns.search();
+        // Keys and numbers begin where a word does. Addresses, and what an operator looks for, may begin anywhere.
+        let in_words = !*escapes && !rules.email && rules.patterns.is_empty();
         while text.len() - *at >= needed {
             if let Some(belongs) = *tail {
                 if text.get(*at).is_some_and(|byte| belongs(*byte)) {
@@ -94,7 +105,17 @@ impl<'r> Masker<'r> {
                 }
                 *tail = None;
             }
-            match rules.find(text, *at).or_else(|| patterns.find(text, *at)) {
+            if in_words && text[..*at].last().is_some_and(|byte| is_word(*byte)) {
+                let undecided = &text[*at..text.len() + 1 - needed];
+                let run = undecided
+                    .iter()
+                    .position(|byte| !is_word(*byte))
+                    .map_or(undecided.len(), |word| word + 1);
+                out.extend_from_slice(&undecided[..run]);
+                *at += run;
+                continue;
+            }
+            match rules.find(text, *at, *escapes).or_else(|| patterns.find(text, *at)) {
                 Some(find) => {
                     out.extend_from_slice(&text[*at..*at + find.shown]);
                     out.extend_from_slice(find.label.as_bytes());
@@ -120,11 +141,12 @@ pub fn mask(rules: &Rules, text: &[u8]) -> Vec<u8> {
 
 impl Rules {
     /// What is to be masked at this place, if anything begins there.
-    fn find(&self, text: &[u8], at: usize) -> Option<Find> {
+    fn find(&self, text: &[u8], at: usize, escapes: bool) -> Option<Find> {
         let (before, rest) = text.split_at(at);
         let rest = &rest[..rest.len().min(WINDOW)];
         let first = *rest.first()?;
-        let begins = begins_word(before);
+        let in_escape = escapes && in_escape(before);
+        let begins = !in_escape && begins_word(before, escapes);
         if begins && let Some(find) = keys::find(rest) {
             return Some(find);
         }
@@ -156,7 +178,7 @@ impl Rules {
         {
             return Some(Find::whole(bytes, "[phone]"));
         }
-        if self.email && personal::is_local(first) && !in_escape(before) {
+        if self.email && personal::is_local(first) && !in_escape {
             return personal::email(rest).map(|bytes| Find::whole(bytes, "[email]"));
         }
         None
@@ -164,15 +186,16 @@ impl Rules {
 }
 
 /// Whether what comes next begins a word: behind anything but a letter, a digit or `_`, or behind a JSON escape.
-fn begins_word(before: &[u8]) -> bool {
-    if in_escape(before) {
-        return false;
-    }
+fn begins_word(before: &[u8], escapes: bool) -> bool {
     match before {
-        [.., b'\\', b'n' | b'r' | b't' | b'b' | b'f'] | [.., b'\\', b'u', _, _, _, _] => true,
-        [.., last] => !(last.is_ascii_alphanumeric() || *last == b'_'),
+        [.., b'\\', b'n' | b'r' | b't' | b'b' | b'f'] | [.., b'\\', b'u', _, _, _, _] if escapes => true,
+        [.., last] => !is_word(*last),
         [] => true,
     }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 /// Whether what comes next is part of a JSON escape: masking it would leave half of one.
@@ -187,24 +210,39 @@ fn in_escape(before: &[u8]) -> bool {
     )
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+fn in_pieces(mut masker: Masker<'_>, data: &[u8], size: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    data.chunks(size).for_each(|piece| masker.push(piece, &mut out));
+    assert!(masker.text.len() < WINDOW + CONTEXT, "no more is held back than must be");
+    masker.finish(&mut out);
+    out
+}
+
 /// The fuzz target: however a text is cut, the same is masked, and text stays text.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz_mask(data: &[u8]) {
-    let rules = Rules {
+    use std::sync::LazyLock;
+    static ALL: LazyLock<Rules> = LazyLock::new(|| Rules {
         email: true,
         phone: true,
         card: true,
         national_id: true,
         ip: true,
         patterns: Patterns::new(&["(?i)proj-[0-9]+", r"\bsecret\b", "x+$"]).expect("they are good"),
-    };
-    let whole = mask(&rules, data);
+    });
+    /// With a pattern that matches nothing there is no quick way over words.
+    static SLOW: LazyLock<Rules> = LazyLock::new(|| {
+        let patterns = Patterns::new(&[r"\b\B"]).expect("it is good");
+        Rules { patterns, card: true, ip: true, ..Rules::default() }
+    });
+    let keys = Rules { card: true, ip: true, ..Rules::default() };
+    let plain = |rules: &Rules| in_pieces(Masker::plain(rules), data, data.len().max(1));
+    assert_eq!(plain(&keys), plain(&SLOW));
+    let whole = mask(&ALL, data);
     for size in [1, 7, WINDOW] {
-        let (mut masker, mut out) = (Masker::new(&rules), Vec::new());
-        data.chunks(size).for_each(|piece| masker.push(piece, &mut out));
-        assert!(masker.text.len() < WINDOW + CONTEXT, "no more is held back than must be");
-        masker.finish(&mut out);
-        assert_eq!(out, whole);
+        assert_eq!(in_pieces(Masker::new(&ALL), data, size), whole);
+        assert_eq!(in_pieces(Masker::plain(&keys), data, size), plain(&keys));
     }
     assert!(std::str::from_utf8(data).is_err() || std::str::from_utf8(&whole).is_ok());
 }

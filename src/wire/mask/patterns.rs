@@ -41,6 +41,10 @@ impl Patterns {
         })
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// For one text that grows at its end only.
     pub(super) fn search(&self) -> Search<'_> {
         Search { regex: self.0.as_ref(), next: None }
