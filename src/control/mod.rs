@@ -11,6 +11,7 @@ pub mod access_log;
 pub mod admin;
 pub mod budgets;
 pub mod fetch;
+pub mod history;
 pub mod log;
 pub mod log_store;
 pub mod models;

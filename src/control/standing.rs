@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 use crate::{
     base::ids::ProviderRoll,
     bridge::{
-        bulletin::Board,
+        bulletin::{Board, Bulletin},
         drain::{Drain, Stage},
         logpipe::LogPipe,
         quota::QuotaBoard,
         tally::Tally,
         vitals::Vitals,
     },
+    config::callers::Callers,
     control::{Clock, lock},
     ledger::exposition::Facts,
 };
@@ -21,6 +22,8 @@ pub struct Standing {
     pub clock: Clock,
     /// Where snapshots are published.
     pub snapshots: Arc<dyn Board>,
+    /// Who may call, for their names.
+    pub callers: Arc<Bulletin<Option<Callers>>>,
     pub vitals: Arc<[Vitals]>,
     pub drain: Arc<Drain>,
     pub quota: Arc<QuotaBoard>,
@@ -95,9 +98,14 @@ impl Standing {
         let now = (self.clock)();
         let generation = self.snapshots.generation();
         let Loaded { success, roll, .. } = lock(&self.reloads.0).clone();
+        let callers = self.callers.current();
+        let callers = callers.iter().filter_map(|callers| callers.as_ref().as_ref());
         Facts {
             version: env!("CARGO_PKG_VERSION"),
             roll,
+            callers: callers
+                .flat_map(|callers| callers.iter().map(|caller| (caller.id, caller.name.clone())))
+                .collect(),
             config_generation: generation,
             config_cores: self.snapshots.taken_up(generation) as u64,
             reload_success: success,
@@ -116,7 +124,7 @@ impl Standing {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{base::now::Now, bridge::bulletin::Bulletin};
+    use crate::base::now::Now;
 
     /// A process of two cores whose clock stands at ten seconds; nothing is published and nothing has started.
     pub(in crate::control) fn standing() -> (Standing, Arc<Bulletin<()>>) {
@@ -124,6 +132,7 @@ pub(super) mod tests {
         let standing = Standing {
             clock: Arc::new(|| Now(10_000_000_000)),
             snapshots: Arc::clone(&snapshots) as Arc<dyn Board>,
+            callers: Arc::new(Bulletin::new(2)),
             vitals: [4, 6].into_iter().map(Vitals::new).collect(),
             drain: Arc::default(),
             quota: Arc::new(QuotaBoard::with_room(1, 1)),
