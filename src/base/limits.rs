@@ -109,9 +109,9 @@ const _: () = assert!(POOL_IDLE_TIME.as_secs() < IDLE_TIME.as_secs());
 pub const TICK: Duration = Duration::from_millis(50);
 /// A sheet goes to the stats thread this often, and the stats thread looks for them this often: what was counted is on disk
 /// within a second, which is what a process that is killed may lose.
-pub const SHEET_INTERVAL: Duration = Duration::from_millis(500);
-pub const BOOK_INTERVAL: Duration = Duration::from_millis(200);
-const _: () = assert!(SHEET_INTERVAL.as_millis() + TICK.as_millis() + BOOK_INTERVAL.as_millis() <= 800);
+pub const SHEET_INTERVAL: Duration = Duration::from_millis(300);
+pub const BOOK_INTERVAL: Duration = Duration::from_millis(100);
+const _: () = assert!(SHEET_INTERVAL.as_millis() + TICK.as_millis() + BOOK_INTERVAL.as_millis() <= 500);
 
 /// From SIGTERM until streams that still run are ended with an error event.
 pub const DRAIN_TIME: Duration = Duration::from_secs(30);

@@ -397,6 +397,12 @@ impl ModelName {
     }
 }
 
+impl ModelName {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl From<&str> for ModelName {
     fn from(name: &str) -> Self {
         Self(SmallVec::from_slice(name.as_bytes()))

@@ -7,10 +7,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::{
-    base::{
-        ids::{ProviderId, mix},
-        limits::LABEL_SETS_MAX,
-    },
+    base::{ids::ProviderId, limits::LABEL_SETS_MAX},
     ledger::{
         figures::{Figures, Sum},
         record::{ModelName, Outcome, Record},
@@ -99,7 +96,8 @@ impl SeriesTable {
     pub(super) fn count(&mut self, record: &Record, outcome: Outcome) {
         let (operation, provider, caller) = (record.operation, record.provider, record.caller);
         // What no attempt was made for has no model: a client could name anything.
-        let model = if provider.is_some() { record.model_used.as_str() } else { "" };
+        let nobodys = ModelName::default();
+        let model = if provider.is_some() { &record.model_used } else { &nobodys };
         let key = Key { operation, provider, model, caller, class: Class::of(record.status) };
         self.row(&key).count(record, outcome);
     }
@@ -197,7 +195,7 @@ impl PartialEq for SeriesTable {
 struct Key<'a> {
     operation: &'static str,
     provider: Option<ProviderId>,
-    model: &'a str,
+    model: &'a ModelName,
     caller: Option<TokenId>,
     class: Class,
 }
@@ -205,45 +203,46 @@ struct Key<'a> {
 impl<'a> Key<'a> {
     fn of(labels: &'a Labels) -> Self {
         let Labels { operation, provider, model, caller, class } = labels;
-        Self { operation, provider: *provider, model: model.as_str(), caller: *caller, class: *class }
+        Self { operation, provider: *provider, model, caller: *caller, class: *class }
     }
 
     fn is(&self, labels: &Labels) -> bool {
         self.provider == labels.provider
             && self.class == labels.class
             && self.caller == labels.caller
-            && self.model == labels.model.as_str()
+            && *self.model == labels.model
             && self.operation == labels.operation
     }
 
     fn labels(&self) -> Labels {
         let Self { operation, provider, model, caller, class } = *self;
-        Labels { operation, provider, model: ModelName::from(model), caller, class }
+        Labels { operation, provider, model: model.clone(), caller, class }
     }
 
     fn hash(&self, seed: u64) -> u64 {
+        let (model, operation) = (self.model.as_bytes(), self.operation.as_bytes());
         let provider = self.provider.map_or(u64::MAX, |id| u64::from(id.0));
-        let mut hash = seed ^ (provider << 8) ^ u64::from(self.class.0);
-        hash = text(hash, self.model.as_bytes());
-        hash = text(hash, self.operation.as_bytes());
-        if let Some(caller) = &self.caller {
-            hash = text(hash, caller.as_bytes());
+        // Lengths first, so that no two texts run together.
+        let lengths = (model.len() as u64) << 40 | (operation.len() as u64) << 32;
+        let mut hash = seed ^ lengths ^ (provider << 8) ^ u64::from(self.class.0);
+        hash = text(text(hash, model), operation);
+        match &self.caller {
+            Some(caller) => text(hash, caller.as_bytes()),
+            None => fold(hash),
         }
-        mix(hash)
     }
 }
 
-/// Eight bytes at a time, and how many there were.
+/// Eight bytes at a time.
 fn text(hash: u64, bytes: &[u8]) -> u64 {
-    let mut hash = fold(hash ^ bytes.len() as u64);
+    let mut hash = hash;
     let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
         hash = fold(hash ^ u64::from_le_bytes(*word));
     }
     if !rest.is_empty() {
-        let mut word = [0; 8];
-        word[..rest.len()].copy_from_slice(rest);
-        hash = fold(hash ^ u64::from_le_bytes(word));
+        let word = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        hash = fold(hash ^ word);
     }
     hash
 }
