@@ -122,6 +122,9 @@ fn requests(page: &mut Page, totals: &Sheet, facts: &Facts) {
     page.family(names::BYTES_OUT).sample(&[], whole.of(Sum::BytesOut));
 }
 
+/// Writes the samples that one set of labels has in a family.
+type Write<'w> = &'w dyn Fn(&mut Page, &[(&str, &str)], &Figures);
+
 /// By provider and model.
 fn models(page: &mut Page, totals: &Sheet, facts: &Facts) {
     let series = &totals.series;
@@ -135,7 +138,7 @@ fn models(page: &mut Page, totals: &Sheet, facts: &Facts) {
         page.sample(&labels, figures.of(Sum::Requests));
     }
     let models = by(series, |labels| (facts.provider(labels.provider), labels.model.as_str().to_owned()));
-    let each = |page: &mut Page, write: &dyn Fn(&mut Page, &[(&str, &str)], &Figures)| {
+    let each = |page: &mut Page, write: Write<'_>| {
         for ((provider, model), figures) in &models {
             write(page, &[("provider", provider), ("model", model)], figures);
         }
@@ -218,7 +221,7 @@ fn genai_family(page: &mut Page, series: &SeriesTable, facts: &Facts) {
     let operations = by(series, |labels| labels.provider.map(|_| keys(labels)));
     let operations: Vec<_> =
         operations.into_iter().filter_map(|(keys, figures)| Some((keys?, figures))).collect();
-    let each = |page: &mut Page, write: &dyn Fn(&mut Page, &[(&str, &str)], &Figures)| {
+    let each = |page: &mut Page, write: Write<'_>| {
         for ((operation, provider, model, error), figures) in &operations {
             let labels = [
                 ("gen_ai_operation_name", *operation),
@@ -602,7 +605,7 @@ mod tests {
         assert_eq!(value(&page, "rw_caller_requests_total", &by_class("frontend")), Some(1.0));
         assert_eq!(value(&page, "rw_caller_requests_total", &by_class("")), Some(2.0));
         let operation = [
-            ("gen_ai_operation_name", "chat"),
+            ("gen_ai_operation_name", "chat/completions"),
             ("gen_ai_provider_name", "openai"),
             ("gen_ai_request_model", "gpt"),
         ];

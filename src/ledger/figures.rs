@@ -6,7 +6,7 @@
 //! | word | what it counts | when |
 //! |---|---|---|
 //! | request | a client's request, once, whatever became of it, under the labels of its last attempt | at its end |
-//! | attempt | a call to a provider, in the request's row: none if it was refused or answered here, several if it failed over | at its end |
+//! | attempt | a call to a provider, counted with its request: none if that was refused, several if it failed over | at its end |
 //! | tokens, cost | those of the answer that the client got; of attempts that failed nothing is known | at its end |
 //! | estimated tokens | tokens that were not reported, told by bytes; never part of the reported ones | at its end |
 //! | without a price | requests that used tokens of a model whose price is not known; their cost is in no sum | at its end |
@@ -240,7 +240,7 @@ pub(crate) mod tests {
         pub(crate) fn record(&self) -> Record {
             let mut record = Record::new("chat/completions", Now(0));
             record.status = self.status;
-            record.stream = self.ran_us % 2 == 0;
+            record.stream = self.ran_us.is_multiple_of(2);
             record.attempts = u8::try_from(self.ran_us % 4).expect("below 4");
             record.refusal = (self.outcome == Outcome::Refused).then_some("invalid_json");
             (record.bytes_in, record.bytes_out) = (u64::from(self.ran_us) % 1_000, 7);
@@ -249,8 +249,8 @@ pub(crate) mod tests {
             (record.gaps, record.gaps_us) = (self.ran_us % 5, u64::from(self.ran_us));
             let prompt = self.prompt.map(u64::from);
             record.tokens = Tokens { prompt, completion: prompt, cached: prompt, ..Tokens::default() };
-            record.estimated = self.ran_us % 3 == 0;
-            record.cost = prompt.filter(|_| self.ran_us % 2 == 0).map(NanoUsd);
+            record.estimated = self.ran_us.is_multiple_of(3);
+            record.cost = prompt.filter(|_| self.ran_us.is_multiple_of(2)).map(NanoUsd);
             record
         }
 

@@ -4,9 +4,9 @@
 /// `gen_ai.operation.name`. What has no name there keeps ours.
 pub fn operation_name(operation: &'static str) -> &'static str {
     match operation {
-        "chat/completions" | "responses" => "chat",
-        "completions" => "text_completion",
-        "embeddings" => "embeddings",
+        "responses" => "chat",
+        "completion" => "text_completion",
+        // `chat` and `embeddings` are the same there.
         other => other,
     }
 }
@@ -43,6 +43,21 @@ const fn doubled(first: u64, times: u32) -> [u64; 14] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::openai::endpoint::Endpoint;
+
+    #[test]
+    fn operations_are_those_of_the_conventions() {
+        for (endpoint, expect) in [
+            (Endpoint::ChatCompletions, "chat"),
+            (Endpoint::Responses, "chat"),
+            (Endpoint::Completions, "text_completion"),
+            (Endpoint::Embeddings, "embeddings"),
+            (Endpoint::AudioSpeech, "audio_speech"),
+        ] {
+            assert_eq!(operation_name(endpoint.operation()), expect);
+        }
+        assert_eq!((provider_name("openai"), provider_name("azure")), ("openai", "azure.ai.openai"));
+    }
 
     #[test]
     fn the_bounds_are_those_of_the_conventions() {

@@ -18,7 +18,7 @@ use crate::{
 /// What a series is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
-    /// `chat/completions`, or `other` in the row of all others.
+    /// `chat`, or `other` in the row of all others.
     pub operation: &'static str,
     /// Whom the last attempt went to, and as which model; nobody if there was none.
     pub provider: Option<ProviderId>,
@@ -69,7 +69,7 @@ pub struct Series {
 /// Rows by their labels. Invariant: no labels twice, at most [`LABEL_SETS_MAX`] rows; the first is that of all others.
 #[derive(Clone, Debug)]
 pub struct SeriesTable {
-    // Boxed, so that a new row moves pointers alone.
+    #[expect(clippy::vec_box, reason = "a row has 2 KiB, and a new one makes the list move")]
     rows: Vec<Box<Series>>,
     /// Where a row lies, and one, from where its hash points to on; zero: nowhere.
     slots: Box<[u16; SLOTS]>,
@@ -249,9 +249,9 @@ fn text(hash: u64, bytes: &[u8]) -> u64 {
 
 /// Spreads every bit upward and back.
 fn fold(bits: u64) -> u64 {
-    let wide = u128::from(bits) * 0x9e37_79b9_7f4a_7c15;
-    let [low, high] = [wide as u64, (wide >> 64) as u64];
-    low ^ high
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a product are what is wanted")]
+    let halves = |wide: u128| wide as u64 ^ (wide >> 64) as u64;
+    halves(u128::from(bits) * 0x9e37_79b9_7f4a_7c15)
 }
 
 fn place(hash: u64) -> usize {

@@ -3,10 +3,14 @@
 /// Appends a number.
 pub fn write(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
+        bytes.push(low(number) | 0x80);
         number >>= 7;
     }
-    bytes.push(number as u8);
+    bytes.push(low(number));
+}
+
+fn low(number: u64) -> u8 {
+    number.to_le_bytes()[0]
 }
 
 /// Reads numbers from the front of some bytes.

@@ -113,12 +113,13 @@ impl Store {
     /// Opens the file in a state directory, for its one writer; made if it is not there.
     pub fn open(directory: &Path) -> Result<Self, Trouble> {
         let path = directory.join(NAME);
-        // SQLite would make it readable for everyone whom the umask lets.
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        if let Err(error) = made
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            return Err(Trouble(format!("{}: {error}", path.display())));
+        // SQLite would make it readable for everyone whom the umask lets. It is closed again before SQLite opens it: closing
+        // drops all locks that this process has on a file, and a reader that finds none takes the log away.
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Trouble(format!("{}: {error}", path.display())));
+            }
+            made => drop(made),
         }
         Self::connect(&path, |connection| {
             connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -563,7 +564,7 @@ mod tests {
                 .for_each(|(labels, row)| whole.entry(labels.model.clone()).or_default().merge(row));
             store.add(now, &page).expect("room");
             count += 1;
-            if chance % 4 == 0 {
+            if chance.is_multiple_of(4) {
                 store.keep(now).expect("kept");
             }
         }
@@ -668,6 +669,20 @@ mod tests {
         assert_eq!(requests(&read(&reader, NOON, NOON)), 2);
         drop(store);
         assert_eq!(requests(&read(&reader, NOON, NOON)), 2);
+    }
+
+    /// Locks are a process's own, so another one asks.
+    #[test]
+    fn a_reader_in_another_process_leaves_the_writer_its_log() {
+        let (scratch, mut store) = store();
+        store.add(NOON, &page("a", 5)).expect("room");
+        let locks = std::fs::read_to_string("/proc/locks").expect("Linux");
+        let inode =
+            std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(scratch.file(NAME)).expect("there"));
+        assert!(
+            locks.lines().any(|line| line.contains(&format!(":{inode} "))),
+            "no lock on {inode}: {locks}"
+        );
     }
 
     #[test]
