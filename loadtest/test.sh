@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every test there is, in one command, from a fresh Debian machine with Rust: installs what it lacks and says so, builds,
-# runs the unit and end-to-end tests, then the official OpenAI SDKs in front of the gateway, on io_uring and on epoll.
+# runs the unit and end-to-end tests, then the official OpenAI SDKs in front of the gateway, and Prometheus behind it, on
+# io_uring and on epoll.
 #
 # What cannot run has failed; nothing is skipped. The last line is `N passed, N failed`.
 #
@@ -75,6 +76,7 @@ install_missing() {
     command -v cc >/dev/null || packages+=(build-essential)
     command -v curl >/dev/null || packages+=(curl)
     command -v openssl >/dev/null || packages+=(openssl)
+    command -v prometheus >/dev/null && command -v promtool >/dev/null || packages+=(prometheus)
     command -v python3 >/dev/null || packages+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
     if [ "${#packages[@]}" -gt 0 ]; then
@@ -89,7 +91,7 @@ install_missing() {
         echo 'Rust is missing: https://rustup.rs says how to install it'
         return 1
     fi
-    cargo --version && python3 --version && openssl version
+    cargo --version && python3 --version && openssl version && promtool --version
 }
 
 # venv NAME REQUIREMENTS: a Python of our own with exactly these packages; made again when they change.
@@ -142,6 +144,7 @@ RINGWAY_TEST_BACKEND=io_uring step 'tests on io_uring' cargo test --locked -j2 -
 RINGWAY_TEST_BACKEND=epoll step 'end to end on epoll' cargo test --locked -j2 --workspace --no-fail-fast --test e2e
 for backend in io_uring epoll; do
     step "sdks on $backend" sdk_tests "$backend" python,node,python-tls,node-tls,python-cuts,node-cuts
+    step "metrics on $backend" sdk_tests "$backend" metrics
     step "litellm on $backend" sdk_tests "$backend" litellm
 done
 finish

@@ -109,8 +109,11 @@ const _: () = assert!(POOL_IDLE_TIME.as_secs() < IDLE_TIME.as_secs());
 /// The deadline wheel's resolution, which is also a core's heartbeat and the longest a published change waits for a
 /// core that is asleep.
 pub const TICK: Duration = Duration::from_millis(50);
-/// A sheet goes to the stats thread this often.
-pub const SHEET_INTERVAL: Duration = Duration::from_secs(1);
+/// A sheet goes to the stats thread this often, and the stats thread looks for them this often: what was counted is on disk
+/// within a second, which is what a process that is killed may lose.
+pub const SHEET_INTERVAL: Duration = Duration::from_millis(300);
+pub const BOOK_INTERVAL: Duration = Duration::from_millis(100);
+const _: () = assert!(SHEET_INTERVAL.as_millis() + TICK.as_millis() + BOOK_INTERVAL.as_millis() <= 500);
 
 /// From SIGTERM until streams that still run are ended with an error event.
 pub const DRAIN_TIME: Duration = Duration::from_secs(30);
@@ -191,10 +194,9 @@ const _: () = assert!(PROVIDER_NAMES_MAX <= u16::MAX as usize);
 /// Rows of one table of counts (48 KiB of the widest). Only an upstream that invents statuses comes near; what would
 /// be a row beyond is counted under `other`.
 pub const SERIES_MAX: usize = 2_048;
-/// Longest time and most tokens that are told apart in a histogram; more is counted as this much. Each costs 27 KB.
-pub const HISTOGRAM_US_MAX: u64 = 3_600_000_000;
-pub const HISTOGRAM_TOKENS_MAX: u64 = 1 << 26;
-const _: () = assert!(HISTOGRAM_US_MAX as u128 >= EXCHANGE_TIME.as_micros());
+/// Most microseconds, and most tokens, that are told apart in a histogram; more is counted as this much.
+pub const HISTOGRAM_MAX: u64 = u32::MAX as u64;
+const _: () = assert!(HISTOGRAM_MAX as u128 >= EXCHANGE_TIME.as_micros());
 /// A core that has not ticked for this long is not ready. The longest pause of a healthy one is far below: parsing a
 /// body at its ceiling.
 pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(2);
@@ -469,3 +471,17 @@ pub const LOG_PAYLOADS_WAITING_BYTES_MAX: usize = 32 << 20;
 pub const LOG_PAYLOADS_UNWRITTEN_BYTES_MAX: usize = 64 << 20;
 const _: () = assert!(LOG_COPIES_BYTES_MAX <= LOG_PAYLOADS_WAITING_BYTES_MAX);
 const _: () = assert!(LOG_PAYLOADS_WAITING_BYTES_MAX <= LOG_PAYLOADS_UNWRITTEN_BYTES_MAX);
+
+// The book (`ledger/series`, `control/stats`).
+
+/// Sets of labels of one sheet, and of one minute, hour or day of the book; what would be one more is counted under `other`.
+/// A set costs 2 KiB and what its histograms fill, 6 KiB at most times: 8 MiB of a core if somebody uses all there are.
+pub const LABEL_SETS_MAX: usize = 1_024;
+/// How long minutes, hours and days of the book are kept: a day, 30 days, 13 months. Each long enough that the next is whole.
+pub const BOOK_MINUTES_SECS: u64 = 86_400;
+pub const BOOK_HOURS_SECS: u64 = 30 * 86_400;
+pub const BOOK_DAYS_SECS: u64 = 397 * 86_400;
+const _: () = assert!(BOOK_MINUTES_SECS >= 2 * 3_600 && BOOK_HOURS_SECS >= 2 * 86_400);
+/// Most bytes of the book on disk; beyond it the oldest minutes go first. A hundred sets of labels that are always busy take
+/// about 150 MB.
+pub const BOOK_BYTES_MAX: u64 = 1 << 30;

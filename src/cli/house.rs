@@ -41,6 +41,7 @@ use crate::{
         admin::Admin,
         checks::{Checked, Checks, Found},
         fetch::HttpFetch,
+        history,
         log::Log,
         log_store::{Keeper, Store, Tallies},
         models::{ListAddress, ModelSource, Models},
@@ -51,7 +52,7 @@ use crate::{
             State,
             watch::{News, Watch},
         },
-        stats::{Stats, StatsThread},
+        stats::{History, Stats, StatsThread},
     },
     shard::{self, Choice, Clock, Links, Listener},
     wire::openai::models::ModelList,
@@ -214,13 +215,25 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let listening: Vec<_> = sockets.iter().map(|(_, address, ..)| *address).collect();
 
     let stats = Arc::new(Stats::new(outboxes));
-    let boards: Vec<Arc<dyn Board>> = vec![snapshots.clone(), addresses, lists, certificates, callers];
-    let stats_thread =
-        StatsThread::start(stats.clone(), boards, limits::SHEET_INTERVAL).map_err(no_thread)?;
+    let boards: Vec<Arc<dyn Board>> =
+        vec![snapshots.clone(), addresses, lists, certificates, callers.clone()];
+    let history = state.as_deref().map(|directory| {
+        // The directory is there: it was opened for the callers.
+        let store = history::Store::open(directory).map_err(|trouble| trouble.to_string())?;
+        Ok::<_, String>(History { store, names: reloads.clone(), log: log.clone() })
+    });
+    if history.is_none() {
+        log.info(format_args!(
+            "there is no state directory: figures are in memory alone, and end with the process"
+        ));
+    }
+    let stats_thread = StatsThread::start(stats.clone(), boards, limits::BOOK_INTERVAL, history.transpose()?);
+    let stats_thread = stats_thread.map_err(no_thread)?;
     let log_snapshots = snapshots.clone();
     let standing = Arc::new(Standing {
         clock: now,
         snapshots,
+        callers,
         vitals,
         drain: drain.clone(),
         quota,

@@ -13,6 +13,7 @@ mod prices;
 mod publisher;
 mod run;
 mod sim_provider;
+mod stats;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -65,6 +66,8 @@ enum Command {
     Prices(prices::Prices),
     /// What was kept of exchanges: search it, follow it.
     Logs(logs::Logs),
+    /// What happened, counted: requests, tokens, cost and times, by model, provider, caller or status.
+    Stats(stats::Stats),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
         (Some(Command::Callers(arguments)), _) => callers::callers(arguments),
         (Some(Command::Prices(arguments)), _) => prices::prices(arguments),
         (Some(Command::Logs(arguments)), _) => logs::logs(arguments),
+        (Some(Command::Stats(arguments)), _) => stats::stats(arguments),
         (Some(Command::Demo { listen, backend }), _) => demo::demo(listen, backend.into()),
         (None, None) => {
             let _ = <Arguments as clap::CommandFactory>::command().print_help();

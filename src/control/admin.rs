@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing,
 };
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     control::{standing::Standing, stats::Stats},
-    ledger::exposition,
+    ledger::exposition::{self, Format},
 };
 
 /// The admin listener, serving until it is dropped.
@@ -103,10 +103,12 @@ async fn version() -> Response {
     answer(StatusCode::OK, &json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")}))
 }
 
-async fn metrics(State(desk): State<Desk>) -> Response {
+async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
     let facts = desk.standing.facts();
-    let page = desk.stats.read(|book| exposition::render(book, &facts));
-    page_of(StatusCode::OK, exposition::CONTENT_TYPE, page)
+    let page = desk.stats.read(|book| exposition::render(book, &facts, format));
+    page_of(StatusCode::OK, format.content_type(), page)
 }
 
 async fn no_such_page() -> Response {

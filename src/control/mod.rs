@@ -12,6 +12,7 @@ pub mod admin;
 pub mod budgets;
 pub mod checks;
 pub mod fetch;
+pub mod history;
 pub mod log;
 pub mod log_store;
 pub mod models;

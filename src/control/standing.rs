@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::{
     base::ids::ProviderRoll,
     bridge::{
-        bulletin::Board,
+        bulletin::{Board, Bulletin},
         drain::{Drain, Stage},
         health::HealthBoard,
         logpipe::LogPipe,
@@ -13,6 +13,7 @@ use crate::{
         tally::Tally,
         vitals::Vitals,
     },
+    config::callers::Callers,
     control::{Clock, checks::Found, lock, log_store::Tallies},
     ledger::exposition::{Facts, HealthFacts},
 };
@@ -22,6 +23,8 @@ pub struct Standing {
     pub clock: Clock,
     /// Where snapshots are published.
     pub snapshots: Arc<dyn Board>,
+    /// Who may call, for their names.
+    pub callers: Arc<Bulletin<Option<Callers>>>,
     pub vitals: Arc<[Vitals]>,
     pub drain: Arc<Drain>,
     pub quota: Arc<QuotaBoard>,
@@ -100,9 +103,14 @@ impl Standing {
         let generation = self.snapshots.generation();
         let crowding = self.health.crowding();
         let Loaded { success, roll, .. } = lock(&self.reloads.0).clone();
+        let callers = self.callers.current();
+        let callers = callers.iter().filter_map(|callers| callers.as_ref().as_ref());
         Facts {
             version: env!("CARGO_PKG_VERSION"),
             roll,
+            callers: callers
+                .flat_map(|callers| callers.iter().map(|caller| (caller.id, caller.name.clone())))
+                .collect(),
             config_generation: generation,
             config_cores: self.snapshots.taken_up(generation) as u64,
             reload_success: success,
@@ -131,7 +139,7 @@ impl Standing {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{base::now::Now, bridge::bulletin::Bulletin};
+    use crate::base::now::Now;
 
     /// A process of two cores whose clock stands at ten seconds; nothing is published and nothing has started.
     pub(in crate::control) fn standing() -> (Standing, Arc<Bulletin<()>>) {
@@ -139,6 +147,7 @@ pub(super) mod tests {
         let standing = Standing {
             clock: Arc::new(|| Now(10_000_000_000)),
             snapshots: Arc::clone(&snapshots) as Arc<dyn Board>,
+            callers: Arc::new(Bulletin::new(2)),
             vitals: [4, 6].into_iter().map(Vitals::new).collect(),
             drain: Arc::default(),
             quota: Arc::new(QuotaBoard::with_room(1, 1)),

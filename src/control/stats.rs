@@ -1,4 +1,5 @@
-//! The book's keeper: each interval, and whenever somebody wants to read, merges the sheets that cores have left.
+//! The book's keeper: each interval, and whenever somebody wants to read, merges the sheets that cores have left; and
+//! writes them down where there is a state directory.
 
 use std::{
     io,
@@ -12,30 +13,67 @@ use std::{
 
 use crate::{
     bridge::{bulletin::Board, outbox::Outbox},
-    control::lock,
-    ledger::book::Book,
+    control::{
+        history::{Page, Store},
+        lock,
+        log::Log,
+        standing::Reloads,
+        state::unix_ms,
+    },
+    ledger::{book::Book, sheet::Sheet},
 };
 
 /// The book and the outboxes it is fed from.
 pub struct Stats {
-    book: Mutex<Book>,
+    desk: Mutex<Desk>,
     outboxes: Arc<[Outbox]>,
+}
+
+#[derive(Default)]
+struct Desk {
+    book: Book,
+    /// What has been merged since it was last written down; `None`: it never is.
+    unwritten: Option<Box<Sheet>>,
 }
 
 impl Stats {
     pub fn new(outboxes: Arc<[Outbox]>) -> Self {
-        Self { book: Mutex::default(), outboxes }
+        Self { desk: Mutex::default(), outboxes }
     }
 
     /// Merges what is there, then shows the book.
     pub fn read<T>(&self, look: impl FnOnce(&Book) -> T) -> T {
-        // Held throughout: one thread at a time collects, and a core never waits for this lock.
-        let mut book = lock(&self.book);
-        for outbox in self.outboxes.iter() {
-            outbox.collect(|sheet| book.merge(sheet));
-        }
-        look(&book)
+        look(&self.collect(&mut lock(&self.desk)).book)
     }
+
+    // The desk is held throughout: one thread at a time collects, and a core never waits for this lock.
+    fn collect<'d>(&self, desk: &'d mut Desk) -> &'d mut Desk {
+        for outbox in self.outboxes.iter() {
+            outbox.collect(|sheet| {
+                desk.book.merge(sheet);
+                desk.unwritten.iter_mut().for_each(|unwritten| unwritten.merge(sheet));
+            });
+        }
+        desk
+    }
+
+    /// Changes what is unwritten for an empty sheet.
+    fn take(&self, empty: Box<Sheet>) -> Box<Sheet> {
+        self.collect(&mut lock(&self.desk)).unwritten.replace(empty).unwrap_or_default()
+    }
+
+    /// Gives back what could not be written.
+    fn give_back(&self, sheet: &Sheet) {
+        lock(&self.desk).unwritten.iter_mut().for_each(|unwritten| unwritten.merge(sheet));
+    }
+}
+
+/// Where the book is written down.
+pub struct History {
+    pub store: Store,
+    /// The names of providers.
+    pub names: Arc<Reloads>,
+    pub log: Log,
 }
 
 /// The thread that keeps the book up to date and frees retired snapshots.
@@ -45,18 +83,31 @@ pub struct StatsThread {
 }
 
 impl StatsThread {
-    /// `interval` is [`SHEET_INTERVAL`](crate::base::limits::SHEET_INTERVAL) but in tests.
-    pub fn start(stats: Arc<Stats>, boards: Vec<Arc<dyn Board>>, interval: Duration) -> io::Result<Self> {
+    /// `interval` is [`BOOK_INTERVAL`](crate::base::limits::BOOK_INTERVAL) but in tests.
+    pub fn start(
+        stats: Arc<Stats>,
+        boards: Vec<Arc<dyn Board>>,
+        interval: Duration,
+        history: Option<History>,
+    ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
+        // From the beginning: what comes before the thread runs is written, too.
+        lock(&stats.desk).unwritten = history.as_ref().map(|_| Box::default());
+        let mut writer =
+            history.map(|history| Writer { history, spare: Box::default(), is_told: false, swept: None });
         let thread = std::thread::Builder::new().name("rw-stats".to_owned()).spawn(move || {
+            let mut turn = || match &mut writer {
+                Some(writer) => writer.write(&stats),
+                None => stats.read(|_| ()),
+            };
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                stats.read(|_| ());
+                turn();
                 for board in &boards {
                     board.sweep();
                 }
             }
             // The cores have ended, or nobody will ever know: what they left last belongs in the book.
-            stats.read(|_| ());
+            turn();
         })?;
         Ok(Self { stop, thread })
     }
@@ -65,6 +116,46 @@ impl StatsThread {
     pub fn stop(self) {
         drop(self.stop);
         let _ = self.thread.join();
+    }
+}
+
+struct Writer {
+    history: History,
+    spare: Box<Sheet>,
+    /// The operator knows that it fails.
+    is_told: bool,
+    /// The minute in which what is old was last looked for.
+    swept: Option<u64>,
+}
+
+impl Writer {
+    fn write(&mut self, stats: &Stats) {
+        let mut sheet = stats.take(std::mem::take(&mut self.spare));
+        let page = Page::of(&sheet, &self.history.names.roll());
+        let unix_s = unix_ms() / 1_000;
+        let mut written = Ok(());
+        if !page.is_empty() {
+            written = self.history.store.add(unix_s, &page);
+            if written.is_err() {
+                stats.give_back(&sheet);
+            }
+        }
+        // Also back over it: the wall clock may be set.
+        if written.is_ok() && self.swept != Some(unix_s / 60) {
+            self.swept = Some(unix_s / 60);
+            written = self.history.store.keep(unix_s);
+        }
+        match written {
+            Ok(()) => self.is_told = false,
+            Err(trouble) if !std::mem::replace(&mut self.is_told, true) => {
+                self.history
+                    .log
+                    .error(format_args!("figures are not written down, and held in memory: {trouble}"));
+            }
+            Err(_) => {}
+        }
+        sheet.clear();
+        self.spare = sheet;
     }
 }
 
@@ -99,12 +190,12 @@ mod tests {
     #[test]
     fn what_is_left_last_is_in_the_book_after_the_stop() {
         let (stats, outboxes) = stats();
-        let thread = StatsThread::start(Arc::clone(&stats), Vec::new(), NEVER).expect("a thread");
+        let thread = StatsThread::start(Arc::clone(&stats), Vec::new(), NEVER, None).expect("a thread");
         outboxes[0].offer(&mut sheet(1));
         outboxes[0].leave(sheet(2));
         outboxes[1].leave(sheet(4));
         thread.stop();
-        assert_eq!(lock(&stats.book).totals().accepted, 7);
+        assert_eq!(lock(&stats.desk).book.totals().accepted, 7);
     }
 
     /// Tells when it is swept.
@@ -132,11 +223,11 @@ mod tests {
         let (swept, sweeps) = mpsc::channel();
         let boards: Vec<Arc<dyn Board>> = vec![Arc::new(Swept(Mutex::new(swept)))];
         let thread =
-            StatsThread::start(Arc::clone(&stats), boards, Duration::from_millis(1)).expect("a thread");
+            StatsThread::start(Arc::clone(&stats), boards, Duration::from_millis(1), None).expect("a thread");
         for _ in 0..3 {
             sweeps.recv().expect("a sweep");
         }
-        assert_eq!(lock(&stats.book).totals().accepted, 1);
+        assert_eq!(lock(&stats.desk).book.totals().accepted, 1);
         thread.stop();
     }
 }

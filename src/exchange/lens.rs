@@ -92,7 +92,10 @@ impl Lens {
                 self.token_events += u64::from(whole);
                 if whole > 0 {
                     match self.last_token.replace(now) {
-                        Some(before) => sheet.gap(now.us_since(before)),
+                        Some(before) => {
+                            sheet.gap(now.us_since(before));
+                            record.gap(now.us_since(before));
+                        }
                         None => record.phases.first_token = Some(now),
                     }
                 }

@@ -211,6 +211,7 @@ async fn exchange<'s, W: World>(
     let asked = locate(&request);
     let knock = knock(world, client, &request, &asked);
     let admitted = admit::admit(snapshot, callers, world.quota(), knock, &mut facts.told, &mut facts.visitor);
+    record.caller = facts.visitor.caller.map(|caller| caller.id);
     let (mut admitted, (endpoint, model)) = match (admitted, asked) {
         (Ok(admitted), Ok(asked)) => (admitted, asked),
         (Err(refusal), _) => return Err(let_go(world, client, request, facts, refusal.into()).await),

@@ -1,6 +1,9 @@
-//! The book as Prometheus text, format 0.0.4: every family announced once, its samples together, cumulative buckets.
+//! The book as a page of `/metrics`: totals since the process started, in Prometheus' text or OpenMetrics.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use crate::{
     base::{
@@ -9,20 +12,25 @@ use crate::{
     },
     ledger::{
         book::Book,
-        distribution::Distribution,
-        names::{self, Metric},
-        record::TokenKind,
+        figures::{Figures, Sum},
+        genai, names,
+        page::{Page, seconds},
+        record::{Outcome, Phase, TokenKind},
+        series::{Labels, SeriesTable},
+        sheet::Sheet,
     },
+    wire::token::TokenId,
 };
 
-/// What `Content-Type` says of [`render`]'s text.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub use crate::ledger::page::Format;
 
 /// What is true now, beside what has been counted.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     pub version: &'static str,
     pub roll: ProviderRoll,
+    /// The names of callers.
+    pub callers: Vec<(TokenId, Box<str>)>,
     pub config_generation: u64,
     /// Cores that have taken that generation up.
     pub config_cores: u64,
@@ -87,85 +95,22 @@ pub struct ShardFacts {
 }
 
 /// The whole page of `/metrics`.
-pub fn render(book: &Book, facts: &Facts) -> String {
+pub fn render(book: &Book, facts: &Facts, format: Format) -> String {
     let totals = book.totals();
-    let provider = |id: Option<ProviderId>| id.map_or("", |id| facts.roll.name(id).unwrap_or("unknown"));
-    let mut page = Page { text: String::with_capacity(32 << 10), name: "" };
-
+    let mut page = Page::new(format);
     page.family(names::BUILD_INFO).sample(&[("version", facts.version)], 1);
     page.family(names::CONFIG_GENERATION).sample(&[], facts.config_generation);
     page.family(names::CONFIG_CORES).sample(&[], facts.config_cores);
     page.family(names::CONFIG_RELOAD_SUCCESS).sample(&[], u64::from(facts.reload_success));
     page.family(names::DRAINING).sample(&[], u64::from(facts.draining));
 
-    page.family(names::REQUESTS);
-    for (key, count) in totals.requests.iter() {
-        let code = if key.status == 0 { "none".to_owned() } else { key.status.to_string() };
-        let labels = [("endpoint", key.operation), ("provider", provider(key.provider)), ("code", &code)];
-        page.sample(&labels, count);
-    }
-    page.family(names::OUTCOMES);
-    for (outcome, count) in totals.outcomes.iter() {
-        page.sample(&[("outcome", outcome.name())], count);
-    }
-    page.family(names::REFUSALS);
-    for (code, count) in totals.refusals.iter() {
-        page.sample(&[("code", code)], count);
-    }
+    requests(&mut page, totals, facts);
+    models(&mut page, totals, facts);
+    callers(&mut page, &totals.series, facts);
+    genai_family(&mut page, &totals.series, facts);
+    upstream(&mut page, totals, facts);
 
-    page.family(names::DURATION).seconds(&totals.duration_us, &DURATION_BOUNDS_US);
-    page.family(names::OVERHEAD).seconds(&totals.overhead_us, &OVERHEAD_BOUNDS_US);
-    page.family(names::FIRST_TOKEN).seconds(&totals.first_token_us, &DURATION_BOUNDS_US);
-    page.family(names::TOKEN_GAP).seconds(&totals.gap_us, &GAP_BOUNDS_US);
-    page.family(names::REQUEST_TOKENS)
-        .tokens(TokenKind::Prompt, &totals.prompt_tokens)
-        .tokens(TokenKind::Completion, &totals.completion_tokens);
-
-    page.family(names::TOKENS);
-    for (key, count) in totals.tokens.iter() {
-        let source = if key.estimated { "estimate" } else { "reported" };
-        let labels = [("provider", provider(key.provider)), ("type", key.kind.name()), ("source", source)];
-        page.sample(&labels, count);
-    }
-    page.family(names::COST);
-    for (id, nano_usd) in totals.cost.iter() {
-        page.line("", &[("provider", provider(id))], &NanoUsd(nano_usd).to_string());
-    }
-    page.family(names::UNPRICED);
-    for (id, count) in totals.unpriced.iter() {
-        page.sample(&[("provider", provider(id))], count);
-    }
-    page.family(names::BYTES_IN).sample(&[], totals.bytes_in);
-    page.family(names::BYTES_OUT).sample(&[], totals.bytes_out);
-
-    page.family(names::ATTEMPTS);
-    for (key, count) in totals.attempts.iter() {
-        page.sample(&[("provider", provider(key.provider)), ("result", key.result.name())], count);
-    }
-    page.family(names::MOVES);
-    for (key, count) in totals.moves.iter() {
-        let labels = [("provider", provider(key.provider)), ("to", key.to.name()), ("reason", key.reason)];
-        page.sample(&labels, count);
-    }
-    page.family(names::HEDGES);
-    for (key, count) in totals.hedges.iter() {
-        page.sample(&[("provider", provider(key.provider)), ("result", key.hedge.name())], count);
-    }
-    page.family(names::HEALTH_CHANGES);
-    for (key, count) in totals.turns.iter() {
-        page.sample(&[("provider", provider(key.provider)), ("change", key.turn.name())], count);
-    }
     health(&mut page, facts);
-    page.family(names::UPSTREAM_CONNECTIONS)
-        .sample(&[("result", "opened")], totals.upstream.opened)
-        .sample(&[("result", "reused")], totals.upstream.reused)
-        .sample(&[("result", "stale")], totals.upstream.stale);
-    page.family(names::UPSTREAM_CANCELLED).sample(&[], totals.cancelled);
-    page.family(names::UPSTREAM_UNHEARD);
-    for (end, count) in totals.unheard.iter() {
-        page.sample(&[("end", end.name())], count);
-    }
-    page.family(names::KEEP_ALIVES).sample(&[], totals.keep_alives);
     page.family(names::ACCEPTED).sample(&[], totals.accepted);
     page.family(names::TURNED_AWAY).sample(&[], totals.turned_away);
     page.family(names::QUOTA_OVERFLOWS).sample(&[], facts.quota_overflows);
@@ -176,9 +121,219 @@ pub fn render(book: &Book, facts: &Facts) -> String {
     page.family(names::LOG_PAYLOADS).sample(&[], facts.log_payloads);
     page.family(names::LOG_PAYLOADS_DROPPED).sample(&[], facts.log_payloads_dropped);
     page.family(names::PANICS).sample(&[], totals.panics);
-
     shards(&mut page, &facts.shards);
-    page.text
+    page.finish()
+}
+
+/// Requests as a whole.
+fn requests(page: &mut Page, totals: &Sheet, facts: &Facts) {
+    page.family(names::REQUESTS);
+    for (key, count) in totals.requests.iter() {
+        let code = if key.status == 0 { "none".to_owned() } else { key.status.to_string() };
+        let labels =
+            [("endpoint", key.operation), ("provider", facts.provider(key.provider)), ("code", &code)];
+        page.sample(&labels, count);
+    }
+    let whole = totals.whole();
+    page.family(names::OUTCOMES);
+    for outcome in Outcome::ALL {
+        page.sample(&[("outcome", outcome.name())], whole.outcomes[outcome.index()]);
+    }
+    page.family(names::REFUSALS);
+    for (code, count) in totals.refusals.iter() {
+        page.sample(&[("code", code)], count);
+    }
+    page.family(names::OVERHEAD).seconds(&[], &whole.overhead_us, &OVERHEAD_BOUNDS_US);
+    page.family(names::TOKEN_GAP).seconds(&[], &totals.gap_us, &GAP_BOUNDS_US);
+    page.family(names::PHASE);
+    for phase in Phase::ALL {
+        let labels = [("phase", phase.name())];
+        page.line("_sum", &labels, &seconds(whole.phases_us[phase.index()]));
+        page.line("_count", &labels, &whole.phases[phase.index()].to_string());
+    }
+    page.family(names::REQUEST_TOKENS)
+        .numbers(&[("type", "prompt")], &whole.prompt_tokens, &genai::TOKEN_BOUNDS)
+        .numbers(&[("type", "completion")], &whole.completion_tokens, &genai::TOKEN_BOUNDS);
+    page.family(names::BYTES_IN).sample(&[], whole.of(Sum::BytesIn));
+    page.family(names::BYTES_OUT).sample(&[], whole.of(Sum::BytesOut));
+}
+
+/// Writes the samples that one set of labels has in a family.
+type Write<'w> = &'w dyn Fn(&mut Page, &[(&str, &str)], &Figures);
+
+/// By provider and model.
+fn models(page: &mut Page, totals: &Sheet, facts: &Facts) {
+    let series = &totals.series;
+    page.family(names::MODEL_REQUESTS);
+    let keys = |labels: &Labels| {
+        (labels.operation, facts.provider(labels.provider), labels.model.as_str().to_owned(), labels.class)
+    };
+    for ((endpoint, provider, model, class), figures) in by(series, keys) {
+        let labels =
+            [("endpoint", endpoint), ("provider", provider), ("model", &model), ("class", class.name())];
+        page.sample(&labels, figures.of(Sum::Requests));
+    }
+    let models = by(series, |labels| (facts.provider(labels.provider), labels.model.as_str().to_owned()));
+    let each = |page: &mut Page, write: Write<'_>| {
+        for ((provider, model), figures) in &models {
+            write(page, &[("provider", provider), ("model", model)], figures);
+        }
+    };
+    page.family(names::DURATION);
+    each(page, &|page, labels, figures| {
+        page.seconds(labels, &figures.duration_us, &DURATION_BOUNDS_US);
+    });
+    page.family(names::FIRST_TOKEN);
+    each(page, &|page, labels, figures| {
+        if figures.first_token_us.count() > 0 {
+            page.seconds(labels, &figures.first_token_us, &DURATION_BOUNDS_US);
+        }
+    });
+    page.family(names::STREAM_GAP);
+    each(page, &|page, labels, figures| {
+        if figures.gap_us.count() > 0 {
+            page.seconds(labels, &figures.gap_us, &GAP_BOUNDS_US);
+        }
+    });
+    page.family(names::TOKENS);
+    each(page, &tokens);
+    page.family(names::COST);
+    each(page, &cost);
+    page.family(names::UNPRICED);
+    each(page, &|page, labels, figures| {
+        if figures.of(Sum::Unpriced) > 0 {
+            page.sample(labels, figures.of(Sum::Unpriced));
+        }
+    });
+}
+
+/// By who asked. No histograms: there may be many callers.
+fn callers(page: &mut Page, series: &SeriesTable, facts: &Facts) {
+    let names: HashMap<TokenId, &str> = facts.callers.iter().map(|(id, name)| (*id, &**name)).collect();
+    // One that has been deleted since has its id left.
+    let name = |caller: Option<TokenId>| match caller {
+        None => Cow::Borrowed(""),
+        Some(id) => names.get(&id).map_or_else(|| Cow::Owned(id.to_string()), |name| Cow::Borrowed(*name)),
+    };
+    page.family(names::CALLER_REQUESTS);
+    for ((caller, class), figures) in by(series, |labels| (name(labels.caller), labels.class)) {
+        page.sample(&[("caller", &caller), ("class", class.name())], figures.of(Sum::Requests));
+    }
+    let callers = by(series, |labels| name(labels.caller));
+    page.family(names::CALLER_TOKENS);
+    callers.iter().for_each(|(caller, figures)| tokens(page, &[("caller", caller)], figures));
+    page.family(names::CALLER_COST);
+    callers.iter().for_each(|(caller, figures)| cost(page, &[("caller", caller)], figures));
+}
+
+fn tokens(page: &mut Page, labels: &[(&str, &str)], figures: &Figures) {
+    for (source, counts) in [("reported", &figures.tokens), ("estimate", &figures.estimated)] {
+        for kind in TokenKind::ALL {
+            if counts[kind.index()] > 0 {
+                let more = [("type", kind.name()), ("source", source)];
+                page.sample(&[labels, &more].concat(), counts[kind.index()]);
+            }
+        }
+    }
+}
+
+fn cost(page: &mut Page, labels: &[(&str, &str)], figures: &Figures) {
+    let nano_usd = figures.of(Sum::NanoUsd);
+    if nano_usd > 0 {
+        page.line("", labels, &NanoUsd(nano_usd).to_string());
+    }
+}
+
+/// What OpenTelemetry's conventions want of a client of providers, which this is.
+fn genai_family(page: &mut Page, series: &SeriesTable, facts: &Facts) {
+    let keys = |labels: &Labels| {
+        let provider = genai::provider_name(facts.provider(labels.provider));
+        let error = labels.class.is_error().then(|| match labels.class.name() {
+            "none" => "_OTHER",
+            class => class,
+        });
+        (genai::operation_name(labels.operation), provider, labels.model.as_str().to_owned(), error)
+    };
+    let operations = by(series, |labels| labels.provider.map(|_| keys(labels)));
+    let operations: Vec<_> =
+        operations.into_iter().filter_map(|(keys, figures)| Some((keys?, figures))).collect();
+    let each = |page: &mut Page, write: Write<'_>| {
+        for ((operation, provider, model, error), figures) in &operations {
+            let labels = [
+                ("gen_ai_operation_name", *operation),
+                ("gen_ai_provider_name", provider),
+                ("gen_ai_request_model", model),
+                ("error_type", error.unwrap_or_default()),
+            ];
+            // An empty label is none, and would be one more in the text.
+            write(page, &labels[..3 + usize::from(error.is_some())], figures);
+        }
+    };
+    page.family(names::GENAI_TOKENS);
+    each(page, &|page, labels, figures| {
+        for (kind, spread) in [("input", &figures.prompt_tokens), ("output", &figures.completion_tokens)] {
+            if spread.count() > 0 {
+                let labels = [labels, &[("gen_ai_token_type", kind)]].concat();
+                page.numbers(&labels, spread, &genai::TOKEN_BOUNDS);
+            }
+        }
+    });
+    page.family(names::GENAI_DURATION);
+    each(page, &|page, labels, figures| {
+        page.seconds(labels, &figures.duration_us, &genai::DURATION_BOUNDS_US);
+    });
+    page.family(names::GENAI_FIRST_CHUNK);
+    each(page, &|page, labels, figures| {
+        if figures.first_token_us.count() > 0 {
+            page.seconds(labels, &figures.first_token_us, &genai::DURATION_BOUNDS_US);
+        }
+    });
+}
+
+/// By provider alone: what happened on the way to an answer.
+fn upstream(page: &mut Page, totals: &Sheet, facts: &Facts) {
+    page.family(names::ATTEMPTS);
+    for (key, count) in totals.attempts.iter() {
+        page.sample(&[("provider", facts.provider(key.provider)), ("result", key.result.name())], count);
+    }
+    page.family(names::MOVES);
+    for (key, count) in totals.moves.iter() {
+        let provider = facts.provider(key.provider);
+        page.sample(&[("provider", provider), ("to", key.to.name()), ("reason", key.reason)], count);
+    }
+    page.family(names::HEDGES);
+    for (key, count) in totals.hedges.iter() {
+        page.sample(&[("provider", facts.provider(key.provider)), ("result", key.hedge.name())], count);
+    }
+    page.family(names::HEALTH_CHANGES);
+    for (key, count) in totals.turns.iter() {
+        page.sample(&[("provider", facts.provider(key.provider)), ("change", key.turn.name())], count);
+    }
+    page.family(names::UPSTREAM_CONNECTIONS)
+        .sample(&[("result", "opened")], totals.upstream.opened)
+        .sample(&[("result", "reused")], totals.upstream.reused)
+        .sample(&[("result", "stale")], totals.upstream.stale);
+    page.family(names::UPSTREAM_CANCELLED).sample(&[], totals.cancelled);
+    page.family(names::UPSTREAM_UNHEARD);
+    for (end, count) in totals.unheard.iter() {
+        page.sample(&[("end", end.name())], count);
+    }
+    page.family(names::KEEP_ALIVES).sample(&[], totals.keep_alives);
+}
+
+impl Facts {
+    fn provider(&self, id: Option<ProviderId>) -> &str {
+        id.map_or("", |id| self.roll.name(id).unwrap_or("unknown"))
+    }
+}
+
+/// The figures of all series that have the same key.
+fn by<K: Ord>(series: &SeriesTable, key: impl Fn(&Labels) -> K) -> BTreeMap<K, Figures> {
+    let mut sums: BTreeMap<K, Figures> = BTreeMap::new();
+    for row in series.iter() {
+        sums.entry(key(&row.labels)).or_default().merge(&row.figures);
+    }
+    sums
 }
 
 fn health(page: &mut Page, facts: &Facts) {
@@ -259,114 +414,6 @@ const GAP_BOUNDS_US: [u64; 14] = [
     100, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 200_000, 500_000, 1_000_000,
     5_000_000, 30_000_000,
 ];
-/// Powers of four, as OpenTelemetry's `gen_ai.client.token.usage` has them.
-const TOKEN_BOUNDS: [u64; 14] = {
-    let mut bounds = [1; 14];
-    let mut index = 1;
-    while index < bounds.len() {
-        bounds[index] = bounds[index - 1] * 4;
-        index += 1;
-    }
-    bounds
-};
-
-/// Text in the making. Samples belong to the family announced last.
-struct Page {
-    text: String,
-    name: &'static str,
-}
-
-impl Page {
-    fn family(&mut self, metric: Metric) -> &mut Self {
-        let Metric { name, kind, help } = metric;
-        self.name = name;
-        self.text.push_str("# HELP ");
-        self.text.push_str(name);
-        self.text.push(' ');
-        escape(&mut self.text, help, Place::Help);
-        let _ = writeln!(self.text, "\n# TYPE {name} {}", kind.name());
-        self
-    }
-
-    fn sample(&mut self, labels: &[(&str, &str)], value: u64) -> &mut Self {
-        self.line("", labels, &value.to_string())
-    }
-
-    /// A histogram of microseconds, told in seconds.
-    fn seconds(&mut self, distribution: &Distribution, bounds_us: &[u64]) -> &mut Self {
-        self.histogram(&[], distribution, bounds_us, seconds)
-    }
-
-    fn tokens(&mut self, kind: TokenKind, distribution: &Distribution) -> &mut Self {
-        self.histogram(&[("type", kind.name())], distribution, &TOKEN_BOUNDS, |tokens| tokens.to_string())
-    }
-
-    fn histogram(
-        &mut self,
-        labels: &[(&str, &str)],
-        distribution: &Distribution,
-        bounds: &[u64],
-        show: impl Fn(u64) -> String,
-    ) -> &mut Self {
-        let with_bound = |bound: &str, page: &mut Self, count: u64| {
-            let labels: Vec<(&str, &str)> = labels.iter().copied().chain([("le", bound)]).collect();
-            page.line("_bucket", &labels, &count.to_string());
-        };
-        for (bound, count) in bounds.iter().zip(distribution.cumulative(bounds)) {
-            with_bound(&show(*bound), self, count);
-        }
-        with_bound("+Inf", self, distribution.count());
-        self.line("_sum", labels, &show(distribution.sum()));
-        self.line("_count", labels, &distribution.count().to_string())
-    }
-
-    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: &str) -> &mut Self {
-        self.text.push_str(self.name);
-        self.text.push_str(suffix);
-        for (index, (label, text)) in labels.iter().enumerate() {
-            self.text.push(if index == 0 { '{' } else { ',' });
-            self.text.push_str(label);
-            self.text.push_str("=\"");
-            escape(&mut self.text, text, Place::Label);
-            self.text.push('"');
-        }
-        if !labels.is_empty() {
-            self.text.push('}');
-        }
-        self.text.push(' ');
-        self.text.push_str(value);
-        self.text.push('\n');
-        self
-    }
-}
-
-/// Microseconds as a decimal fraction of seconds, exactly: no float rounds a counter.
-fn seconds(us: u64) -> String {
-    let (whole, fraction) = (us / 1_000_000, us % 1_000_000);
-    if fraction == 0 {
-        return whole.to_string();
-    }
-    format!("{whole}.{fraction:06}").trim_end_matches('0').to_owned()
-}
-
-/// Where text stands decides what must be escaped: a quote is plain in help text.
-#[derive(Clone, Copy, PartialEq)]
-enum Place {
-    Help,
-    Label,
-}
-
-fn escape(page: &mut String, text: &str, place: Place) {
-    for character in text.chars() {
-        match character {
-            '\\' => page.push_str("\\\\"),
-            '\n' => page.push_str("\\n"),
-            '"' if place == Place::Label => page.push_str("\\\""),
-            other => page.push(other),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -497,6 +544,9 @@ mod tests {
         for (number, provider) in [openai, odd, None, openai].into_iter().enumerate() {
             let mut record = Record::new("chat/completions", Now(0));
             record.provider = provider;
+            record.model_used = "gpt".into();
+            record.caller = (number == 0).then(|| TokenId::draw(&[1; 10]));
+            record.phases.head_read = Some(Now(3_000_000));
             record.status = if number == 2 { 0 } else { 200 };
             record.refusal = (number == 2).then_some("invalid_json");
             record.phases.first_token = Some(Now(1_000_000));
@@ -521,6 +571,7 @@ mod tests {
         let facts = Facts {
             version: "0.1.0",
             roll,
+            callers: vec![(TokenId::draw(&[1; 10]), "frontend".into())],
             config_generation: 2,
             shards: vec![shard, ShardFacts { core: 4, ..ShardFacts::default() }],
             ..Facts::default()
@@ -530,15 +581,18 @@ mod tests {
 
     #[track_caller]
     fn check_conforms(book: &Book, facts: &Facts) {
-        for (name, family) in scrape(&render(book, facts)).expect("the page conforms") {
+        for (name, family) in scrape(&render(book, facts, Format::Prometheus)).expect("the page conforms") {
             assert!(family.help.is_some_and(|help| !help.is_empty()), "{name} has no help");
             let kind = family.kind.unwrap_or_default();
-            assert!(name.starts_with("rw_"), "{name}");
+            assert!(name.starts_with("rw_") || name.starts_with("gen_ai_"), "{name}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
             let series: BTreeSet<_> = family.samples.iter().map(|(name, labels, _)| (name, labels)).collect();
             assert_eq!(series.len(), family.samples.len(), "{name} has a series twice");
             if kind == "histogram" {
                 check_histogram(&name, &family.samples);
+            } else if kind == "summary" {
+                let parts = [format!("{name}_sum"), format!("{name}_count")];
+                assert!(family.samples.iter().all(|(sample, _, _)| parts.contains(sample)), "{name}");
             } else {
                 assert!(family.samples.iter().all(|(sample, _, _)| *sample == name), "{name}");
             }
@@ -579,7 +633,7 @@ mod tests {
     #[test]
     fn what_was_counted_is_what_is_shown() {
         let (book, facts) = full();
-        let page = render(&book, &facts);
+        let page = render(&book, &facts, Format::Prometheus);
         let request = |provider, code| {
             let labels = [("endpoint", "chat/completions"), ("provider", provider), ("code", code)];
             value(&page, "rw_requests_total", &labels)
@@ -591,19 +645,40 @@ mod tests {
             value(
                 &page,
                 "rw_tokens_total",
-                &[("provider", "openai"), ("type", "cached"), ("source", "reported")]
+                &[("provider", "openai"), ("model", "gpt"), ("type", "cached"), ("source", "reported")]
             ),
             Some(128.0)
         );
-        let estimated = [("provider", "od\"d\\na\nme"), ("type", "prompt"), ("source", "estimate")];
+        let estimated =
+            [("provider", "od\"d\\na\nme"), ("model", "gpt"), ("type", "prompt"), ("source", "estimate")];
         assert_eq!(value(&page, "rw_tokens_total", &estimated), Some(100.0));
-        assert!(page.contains("rw_cost_usd_total{provider=\"openai\"} 1.500000001\n"), "{page}");
-        assert_eq!(value(&page, "rw_requests_without_price_total", &[("provider", "openai")]), Some(1.0));
+        assert!(
+            page.contains("rw_cost_usd_total{provider=\"openai\",model=\"gpt\"} 1.500000001\n"),
+            "{page}"
+        );
+        assert_eq!(
+            value(&page, "rw_requests_without_price_total", &[("provider", "openai"), ("model", "gpt")]),
+            Some(1.0)
+        );
         assert_eq!(value(&page, "rw_request_tokens_count", &[("type", "prompt")]), Some(3.0));
         assert_eq!(value(&page, "rw_refusals_total", &[("code", "invalid_json")]), Some(1.0));
-        assert_eq!(value(&page, "rw_request_duration_seconds_sum", &[]), Some(0.16));
-        assert_eq!(value(&page, "rw_request_duration_seconds_bucket", &[("le", "0.025")]), Some(0.0));
-        assert_eq!(value(&page, "rw_request_duration_seconds_bucket", &[("le", "0.05")]), Some(4.0));
+        let openai = [("provider", "openai"), ("model", "gpt")];
+        let bucket = |bound| [openai.as_slice(), &[("le", bound)]].concat();
+        assert_eq!(value(&page, "rw_request_duration_seconds_sum", &openai), Some(0.08));
+        assert_eq!(value(&page, "rw_request_duration_seconds_bucket", &bucket("0.025")), Some(0.0));
+        assert_eq!(value(&page, "rw_request_duration_seconds_bucket", &bucket("0.05")), Some(2.0));
+        assert_eq!(value(&page, "rw_request_phase_seconds_sum", &[("phase", "head")]), Some(0.012));
+        let by_class = |caller| [("caller", caller), ("class", "2xx")];
+        assert_eq!(value(&page, "rw_caller_requests_total", &by_class("frontend")), Some(1.0));
+        assert_eq!(value(&page, "rw_caller_requests_total", &by_class("")), Some(2.0));
+        let operation = [
+            ("gen_ai_operation_name", "chat/completions"),
+            ("gen_ai_provider_name", "openai"),
+            ("gen_ai_request_model", "gpt"),
+        ];
+        let input = [operation.as_slice(), &[("gen_ai_token_type", "input")]].concat();
+        assert_eq!(value(&page, "gen_ai_client_token_usage_sum", &input), Some(200.0));
+        assert_eq!(value(&page, "gen_ai_client_operation_duration_seconds_count", &operation), Some(2.0));
         assert_eq!(value(&page, "rw_token_gap_seconds_bucket", &[("le", "0.001")]), Some(2.0));
         assert_eq!(value(&page, "rw_request_tokens_sum", &[("type", "prompt")]), Some(300.0));
         assert_eq!(value(&page, "rw_shard_heartbeat_age_seconds", &[("core", "3")]), Some(0.0125));
@@ -611,6 +686,20 @@ mod tests {
         assert_eq!(value(&page, "rw_connections_handed_over_total", &[("core", "3")]), Some(2.0));
         let labels = [("core", "3"), ("backend", "io_uring"), ("flags", "DEFER_TASKRUN|SINGLE_ISSUER")];
         assert_eq!(value(&page, "rw_shard_backend", &labels), Some(1.0));
+    }
+
+    #[test]
+    fn openmetrics_is_the_same_in_another_dialect() {
+        let (book, facts) = full();
+        let samples = |page: &str| -> Vec<String> {
+            page.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+        };
+        let (text, open) =
+            (render(&book, &facts, Format::Prometheus), render(&book, &facts, Format::OpenMetrics));
+        assert_eq!(samples(&text), samples(&open));
+        assert!(open.ends_with("\n# EOF\n") && !text.contains("# EOF"));
+        assert!(open.contains("\n# TYPE rw_requests counter\n") && open.contains("\nrw_requests_total{"));
+        assert!(open.contains("\n# UNIT rw_overhead_seconds seconds\n"));
     }
 
     #[test]
@@ -623,15 +712,6 @@ mod tests {
             "# HELP rw_a x\nrw_a 1\n# HELP rw_b x\nrw_b 1\nrw_a{c=\"d\"} 2\n",
         ] {
             assert!(scrape(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn seconds_are_exact() {
-        for (us, expect) in
-            [(0, "0"), (1, "0.000001"), (2_500, "0.0025"), (60_000_000, "60"), (1_500_000, "1.5")]
-        {
-            assert_eq!(seconds(us), expect);
         }
     }
 }

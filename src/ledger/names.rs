@@ -1,5 +1,5 @@
 //! What is measured, and how it is called outside: Prometheus conventions (base units, `_total` on counters), and no
-//! label whose values a client can make up.
+//! label whose values a client can make up without bound. What is counted as what: [`figures`](super::figures).
 
 /// One metric: what an operator sees in `# HELP` and `# TYPE`.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,8 @@ pub enum Kind {
     Counter,
     Gauge,
     Histogram,
+    /// Of which only sum and count are told.
+    Summary,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
             Self::Histogram => "histogram",
+            Self::Summary => "summary",
         }
     }
 }
@@ -38,15 +41,38 @@ const fn histogram(name: &'static str, help: &'static str) -> Metric {
     Metric { name, kind: Kind::Histogram, help }
 }
 
+const fn summary(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Summary, help }
+}
+
 pub const BUILD_INFO: Metric = gauge("rw_build_info", "1, with the version as a label.");
 pub const REQUESTS: Metric = counter(
     "rw_requests_total",
     "Client requests that ended. code is what the client was sent, or none; provider is empty when none was chosen.",
 );
-pub const OUTCOMES: Metric = counter("rw_outcomes_total", "Client requests by how they ended.");
+pub const OUTCOMES: Metric = counter(
+    "rw_outcomes_total",
+    "Client requests by how they ended, once each; all but completed and refused went wrong.",
+);
 pub const REFUSALS: Metric = counter("rw_refusals_total", "Requests the gateway said no to, by error code.");
-pub const DURATION: Metric =
-    histogram("rw_request_duration_seconds", "From the first byte of a request to the end of its answer.");
+pub const MODEL_REQUESTS: Metric = counter(
+    "rw_model_requests_total",
+    "Client requests by what they were sent on as, once each, under the last attempt; empty if there was none.",
+);
+pub const CALLER_REQUESTS: Metric =
+    counter("rw_caller_requests_total", "Client requests by who asked; empty if nobody was recognised.");
+pub const CALLER_TOKENS: Metric =
+    counter("rw_caller_tokens_total", "Tokens by who asked, as rw_tokens_total.");
+pub const CALLER_COST: Metric =
+    counter("rw_caller_cost_usd_total", "Dollars by who asked, as rw_cost_usd_total.");
+pub const DURATION: Metric = histogram(
+    "rw_request_duration_seconds",
+    "From the first byte of a request to the end of its answer, all attempts within.",
+);
+pub const PHASE: Metric = summary(
+    "rw_request_phase_seconds",
+    "The parts of rw_request_duration_seconds, called by what ends them; those of earlier attempts are in connect.",
+);
 pub const OVERHEAD: Metric = histogram(
     "rw_overhead_seconds",
     "The part of a request's duration spent neither waiting for upstream nor client.",
@@ -56,22 +82,40 @@ pub const FIRST_TOKEN: Metric = histogram(
     "From the first byte of a request to the first token of its answer; streams only.",
 );
 pub const TOKEN_GAP: Metric = histogram("rw_token_gap_seconds", "Between two events of a stream.");
+pub const STREAM_GAP: Metric =
+    histogram("rw_stream_mean_gap_seconds", "Of each stream the mean time between two of its events.");
 pub const REQUEST_TOKENS: Metric = histogram("rw_request_tokens", "Tokens of one request, as reported.");
 pub const TOKENS: Metric = counter(
     "rw_tokens_total",
-    "Tokens, by source. cached and audio_prompt are part of prompt, reasoning and audio_completion of completion.",
+    "Tokens of the answers that clients got, by source. cached and audio_prompt are part of prompt, reasoning and \
+     audio_completion of completion.",
 );
 pub const COST: Metric = counter(
     "rw_cost_usd_total",
-    "Dollars that providers charge for the tokens used, by the price catalogue and the configuration.",
+    "Dollars that providers charge for the tokens used, by the price catalogue and the configuration. What has no price \
+     is not in it: see rw_requests_without_price_total.",
 );
 pub const UNPRICED: Metric = counter(
     "rw_requests_without_price_total",
     "Client requests that used tokens of a model whose price is not known.",
 );
+/// OpenTelemetry's names (semantic conventions for generative AI), as Prometheus spells them.
+pub const GENAI_TOKENS: Metric =
+    histogram("gen_ai_client_token_usage", "Input and output tokens of one operation, as reported.");
+pub const GENAI_DURATION: Metric = histogram(
+    "gen_ai_client_operation_duration_seconds",
+    "Of requests that were sent to a provider: rw_request_duration_seconds.",
+);
+pub const GENAI_FIRST_CHUNK: Metric = histogram(
+    "gen_ai_client_operation_time_to_first_chunk_seconds",
+    "Of requests that were sent to a provider: rw_time_to_first_token_seconds.",
+);
 pub const BYTES_IN: Metric = counter("rw_request_body_bytes_total", "Bytes of bodies read from clients.");
 pub const BYTES_OUT: Metric = counter("rw_response_body_bytes_total", "Bytes of bodies written to clients.");
-pub const ATTEMPTS: Metric = counter("rw_attempts_total", "Tries at a provider; a request may need several.");
+pub const ATTEMPTS: Metric = counter(
+    "rw_attempts_total",
+    "Calls to a provider, under the one that was called; a request may need several, or none.",
+);
 pub const MOVES: Metric = counter(
     "rw_attempts_moved_total",
     "Further tries after one that failed, by the provider that failed, where the request turned, and why.",

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::{
     base::{ids::ProviderId, money::NanoUsd, now::Now},
     ledger::{counts::CountKey, sheet::Sheet},
-    wire::estimate::MilliTokens,
+    wire::{estimate::MilliTokens, token::TokenId},
 };
 
 /// One exchange: one request and its reply, whatever the attempts. `None` and zero mean "not that far".
@@ -21,6 +21,7 @@ pub struct Record {
     /// Status the client was sent; 0 when it was sent none.
     pub status: u16,
     pub stream: bool,
+    pub caller: Option<TokenId>,
     pub provider: Option<ProviderId>,
     pub model_asked: ModelName,
     pub model_used: ModelName,
@@ -29,6 +30,9 @@ pub struct Record {
     pub refusal: Option<&'static str>,
     pub phases: Phases,
     waits: Waits,
+    /// How many gaps there were between the events of a stream, and how long they were in all.
+    pub gaps: u32,
+    pub gaps_us: u64,
     /// Bytes of bodies: from the client, and to it.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -50,6 +54,7 @@ impl Record {
     pub fn forget_answer(&mut self) {
         self.phases.first_token = None;
         (self.tokens, self.said) = (Tokens::default(), MilliTokens::default());
+        (self.gaps, self.gaps_us) = (0, 0);
     }
 
     /// A record whose first phase begins `now`.
@@ -58,6 +63,7 @@ impl Record {
             operation,
             status: 0,
             stream: false,
+            caller: None,
             provider: None,
             model_asked: ModelName::default(),
             model_used: ModelName::default(),
@@ -65,6 +71,8 @@ impl Record {
             refusal: None,
             phases: Phases { started: now, ..Phases::default() },
             waits: Waits::default(),
+            gaps: 0,
+            gaps_us: 0,
             bytes_in: 0,
             bytes_out: 0,
             tokens: Tokens::default(),
@@ -101,6 +109,12 @@ impl Record {
     /// From the first byte of the request to the end, or zero while it runs.
     pub fn duration_us(&self) -> u64 {
         self.phases.ended.map_or(0, |ended| ended.us_since(self.phases.started))
+    }
+
+    /// Notes the time between two events of a stream.
+    pub fn gap(&mut self, gap_us: u64) {
+        self.gaps = self.gaps.saturating_add(1);
+        self.gaps_us = self.gaps_us.saturating_add(gap_us);
     }
 
     /// What of the duration is our own: all of it but the waits.
@@ -152,6 +166,62 @@ pub struct Phases {
     pub first_byte: Option<Now>,
     pub first_token: Option<Now>,
     pub ended: Option<Now>,
+}
+
+impl Phases {
+    /// Each phase there was, with how long it was: together they are the duration.
+    pub fn spans_us(&self) -> impl Iterator<Item = (Phase, u64)> {
+        let ends = [
+            (Phase::Head, self.head_read),
+            (Phase::Body, self.body_read),
+            (Phase::Connect, self.connected),
+            (Phase::Send, self.sent),
+            (Phase::FirstByte, self.first_byte),
+            (Phase::FirstToken, self.first_token),
+            (Phase::Rest, self.ended),
+        ];
+        let mut before = self.started;
+        ends.into_iter().filter_map(move |(phase, end)| {
+            let us = end?.us_since(before);
+            before = before.max(end?);
+            Some((phase, us))
+        })
+    }
+}
+
+/// A part of an exchange, called by what ends it. It begins where the one before ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Head,
+    Body,
+    /// With what was decided before it: who may, and where to. Of the last attempt; those before it are in here.
+    Connect,
+    Send,
+    FirstByte,
+    FirstToken,
+    Rest,
+}
+
+impl Phase {
+    /// In the order of their numbers, which are kept on disk: what is new comes last.
+    pub const ALL: [Self; 7] =
+        [Self::Head, Self::Body, Self::Connect, Self::Send, Self::FirstByte, Self::FirstToken, Self::Rest];
+
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Body => "body",
+            Self::Connect => "connect",
+            Self::Send => "send",
+            Self::FirstByte => "first_byte",
+            Self::FirstToken => "first_token",
+            Self::Rest => "rest",
+        }
+    }
 }
 
 /// Whom an exchange waits for.
@@ -216,6 +286,20 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
+    /// In the order of their numbers, which are kept on disk: what is new comes last.
+    pub const ALL: [Self; 6] = [
+        Self::Prompt,
+        Self::Completion,
+        Self::Cached,
+        Self::Reasoning,
+        Self::AudioPrompt,
+        Self::AudioCompletion,
+    ];
+
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Prompt => "prompt",
@@ -284,6 +368,37 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// In the order of their numbers, which are kept on disk: what is new comes last.
+    pub const ALL: [Self; 14] = [
+        Self::Completed,
+        Self::Refused,
+        Self::ClientGone,
+        Self::UpstreamLost,
+        Self::Panicked,
+        Self::Drained,
+        Self::Abandoned,
+        Self::TimedOut(Deadline::Head),
+        Self::TimedOut(Deadline::Body),
+        Self::TimedOut(Deadline::Connect),
+        Self::TimedOut(Deadline::FirstByte),
+        Self::TimedOut(Deadline::BetweenBytes),
+        Self::TimedOut(Deadline::Write),
+        Self::TimedOut(Deadline::Exchange),
+    ];
+
+    pub fn index(self) -> usize {
+        match self {
+            Self::Completed => 0,
+            Self::Refused => 1,
+            Self::ClientGone => 2,
+            Self::UpstreamLost => 3,
+            Self::Panicked => 4,
+            Self::Drained => 5,
+            Self::Abandoned => 6,
+            Self::TimedOut(deadline) => 7 + deadline as usize,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Completed => "completed",
@@ -302,10 +417,6 @@ impl Outcome {
             Self::Abandoned => "abandoned",
         }
     }
-}
-
-impl CountKey for Outcome {
-    const OTHER: Self = Self::Abandoned;
 }
 
 /// Which deadline passed.
@@ -329,6 +440,12 @@ impl ModelName {
     pub fn as_str(&self) -> &str {
         debug_assert!(std::str::from_utf8(&self.0).is_ok(), "made from a str");
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl ModelName {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -438,9 +555,10 @@ mod tests {
         let open = OpenRecord::new(&desk, "chat/completions", Now(1_000_000));
         let _ = std::panic::catch_unwind(AssertUnwindSafe(|| end(open)));
         let sheet = desk.0.into_inner();
-        assert_eq!(sheet.outcomes.iter().collect::<Vec<_>>(), [(expect, 1)]);
+        let whole = sheet.whole();
+        assert_eq!((whole.outcomes[expect.index()], whole.outcomes.iter().sum::<u64>()), (1, 1));
         assert_eq!(sheet.requests.total(), 1);
-        assert_eq!(sheet.duration_us.sum(), 8_000);
+        assert_eq!(whole.duration_us.sum(), 8_000);
     }
 
     #[test]
@@ -459,7 +577,7 @@ mod tests {
             desk.with_sheet(|_| std::panic::resume_unwind(Box::new("a bug")));
         }));
         assert!(caught.is_err());
-        assert_eq!(desk.0.borrow().outcomes.of(Outcome::Panicked), 1);
+        assert_eq!(desk.0.borrow().whole().outcomes[Outcome::Panicked.index()], 1);
     }
 
     #[test]
@@ -474,6 +592,25 @@ mod tests {
         assert_eq!((closed.duration_us(), closed.overhead_us(), closed.upstream_us()), (8_000, 2_000, 4_000));
         assert_eq!(closed.first_token_us(), Some(5_000));
         assert_eq!(closed.outcome(), Outcome::Completed);
+    }
+
+    #[test]
+    fn phases_follow_each_other_and_add_up() {
+        let mut record = Record::new("chat/completions", Now(1_000_000));
+        let moment = |ms: u64| Some(Now(ms * 1_000_000));
+        (record.phases.head_read, record.phases.body_read) = (moment(2), moment(4));
+        (record.phases.connected, record.phases.sent) = (moment(8), moment(7));
+        record.phases.ended = moment(20);
+        let spans: Vec<_> = record.phases.spans_us().map(|(phase, us)| (phase.name(), us / 1_000)).collect();
+        assert_eq!(spans, [("head", 1), ("body", 2), ("connect", 4), ("send", 0), ("rest", 12)]);
+        assert_eq!(spans.iter().map(|(_, ms)| ms).sum::<u64>(), record.duration_us() / 1_000);
+    }
+
+    #[test]
+    fn a_number_on_disk_means_one_thing() {
+        Outcome::ALL.iter().enumerate().for_each(|(index, outcome)| assert_eq!(outcome.index(), index));
+        TokenKind::ALL.iter().enumerate().for_each(|(index, kind)| assert_eq!(kind.index(), index));
+        Phase::ALL.iter().enumerate().for_each(|(index, phase)| assert_eq!(phase.index(), index));
     }
 
     #[test]

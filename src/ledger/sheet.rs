@@ -2,25 +2,25 @@
 //! cores and intervals, in any order, gives what one sheet would have counted.
 
 use crate::{
-    base::{
-        ids::ProviderId,
-        limits::{HISTOGRAM_TOKENS_MAX, HISTOGRAM_US_MAX},
-    },
+    base::ids::ProviderId,
     ledger::{
         counts::{CountKey, Counts},
         distribution::Distribution,
-        record::{Outcome, Record, TokenKind, UnheardEnd},
+        figures::Figures,
+        record::{Outcome, Record, UnheardEnd},
+        series::SeriesTable,
     },
 };
 
 /// Counts of one interval. What an exchange was is counted when its record closes; what happens in between (attempts,
 /// gaps, connections) when it happens.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sheet {
+    /// What is counted of exchanges, by all they are told apart by.
+    pub series: SeriesTable,
     pub requests: Counts<RequestKey>,
     /// By the refusal's code.
     pub refusals: Counts<&'static str>,
-    pub outcomes: Counts<Outcome>,
     pub attempts: Counts<AttemptKey>,
     /// What was tried after an attempt that failed.
     pub moves: Counts<MoveKey>,
@@ -28,19 +28,8 @@ pub struct Sheet {
     pub hedges: Counts<HedgeKey>,
     /// What happened to the health of a provider's targets and keys.
     pub turns: Counts<TurnKey>,
-    pub tokens: Counts<TokenKey>,
-    /// Nano-dollars by provider.
-    pub cost: Counts<Option<ProviderId>>,
-    /// Exchanges whose tokens have no price, by provider.
-    pub unpriced: Counts<Option<ProviderId>>,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub duration_us: Distribution,
-    pub overhead_us: Distribution,
-    pub first_token_us: Distribution,
+    /// Between the events of all streams.
     pub gap_us: Distribution,
-    pub prompt_tokens: Distribution,
-    pub completion_tokens: Distribution,
     /// Connections accepted from clients.
     pub accepted: u64,
     /// Of these, closed at once: their address had as many as it may.
@@ -56,70 +45,17 @@ pub struct Sheet {
     pub keep_alives: u64,
 }
 
-impl Default for Sheet {
-    fn default() -> Self {
-        Self {
-            requests: Counts::new(),
-            refusals: Counts::new(),
-            outcomes: Counts::new(),
-            attempts: Counts::new(),
-            moves: Counts::new(),
-            hedges: Counts::new(),
-            turns: Counts::new(),
-            tokens: Counts::new(),
-            cost: Counts::new(),
-            unpriced: Counts::new(),
-            bytes_in: 0,
-            bytes_out: 0,
-            duration_us: Distribution::new(HISTOGRAM_US_MAX),
-            overhead_us: Distribution::new(HISTOGRAM_US_MAX),
-            first_token_us: Distribution::new(HISTOGRAM_US_MAX),
-            gap_us: Distribution::new(HISTOGRAM_US_MAX),
-            prompt_tokens: Distribution::new(HISTOGRAM_TOKENS_MAX),
-            completion_tokens: Distribution::new(HISTOGRAM_TOKENS_MAX),
-            accepted: 0,
-            turned_away: 0,
-            upstream: UpstreamCounts::default(),
-            panics: 0,
-            cancelled: 0,
-            unheard: Counts::new(),
-            keep_alives: 0,
-        }
-    }
-}
-
 impl Sheet {
     /// Counts an exchange. For [`Record::close`], which is how it is counted once.
     pub(super) fn exchange(&mut self, record: &Record, outcome: Outcome) {
         let Record { provider, operation, status, .. } = *record;
+        self.series.count(record, outcome);
         self.requests.add(RequestKey { provider, status, operation }, 1);
-        self.outcomes.add(outcome, 1);
         if let Some(code) = record.refusal {
             self.refusals.add(code, 1);
         }
-        self.bytes_in += record.bytes_in;
-        self.bytes_out += record.bytes_out;
-        self.duration_us.record(record.duration_us());
-        self.overhead_us.record(record.overhead_us());
-        if let Some(first_token_us) = record.first_token_us() {
-            self.first_token_us.record(first_token_us);
-        }
-        for (kind, count) in record.tokens.reported() {
-            self.tokens.add(TokenKey { provider, kind, estimated: record.estimated }, count);
-            match kind {
-                _ if record.estimated => {}
-                TokenKind::Prompt => self.prompt_tokens.record(count),
-                TokenKind::Completion => self.completion_tokens.record(count),
-                _ => {}
-            }
-        }
         if let Some(unheard) = record.unheard {
             self.unheard.add(unheard.end, 1);
-        }
-        match record.cost {
-            Some(cost) => self.cost.add(provider, cost.0),
-            None if record.tokens.total().is_some() => self.unpriced.add(provider, 1),
-            None => {}
         }
     }
 
@@ -149,24 +85,14 @@ impl Sheet {
     }
 
     pub fn merge(&mut self, other: &Self) {
+        self.series.merge(&other.series);
         self.requests.merge(&other.requests);
         self.refusals.merge(&other.refusals);
-        self.outcomes.merge(&other.outcomes);
         self.attempts.merge(&other.attempts);
         self.moves.merge(&other.moves);
         self.hedges.merge(&other.hedges);
         self.turns.merge(&other.turns);
-        self.tokens.merge(&other.tokens);
-        self.cost.merge(&other.cost);
-        self.unpriced.merge(&other.unpriced);
-        self.bytes_in += other.bytes_in;
-        self.bytes_out += other.bytes_out;
-        self.duration_us.merge(&other.duration_us);
-        self.overhead_us.merge(&other.overhead_us);
-        self.first_token_us.merge(&other.first_token_us);
         self.gap_us.merge(&other.gap_us);
-        self.prompt_tokens.merge(&other.prompt_tokens);
-        self.completion_tokens.merge(&other.completion_tokens);
         self.accepted += other.accepted;
         self.turned_away += other.turned_away;
         self.upstream.opened += other.upstream.opened;
@@ -180,31 +106,25 @@ impl Sheet {
 
     /// Makes the sheet as good as new without giving its memory back.
     pub fn clear(&mut self) {
+        self.series.clear();
         self.requests.clear();
         self.refusals.clear();
-        self.outcomes.clear();
         self.attempts.clear();
         self.moves.clear();
         self.hedges.clear();
         self.turns.clear();
-        self.tokens.clear();
-        self.cost.clear();
-        self.unpriced.clear();
-        for distribution in [
-            &mut self.duration_us,
-            &mut self.overhead_us,
-            &mut self.first_token_us,
-            &mut self.gap_us,
-            &mut self.prompt_tokens,
-            &mut self.completion_tokens,
-        ] {
-            distribution.clear();
-        }
-        (self.bytes_in, self.bytes_out) = (0, 0);
+        self.gap_us.clear();
         (self.accepted, self.turned_away) = (0, 0);
         self.upstream = UpstreamCounts::default();
         (self.panics, self.cancelled, self.keep_alives) = (0, 0, 0);
         self.unheard.clear();
+    }
+
+    /// The figures of all exchanges in it.
+    pub fn whole(&self) -> Figures {
+        let mut whole = Figures::default();
+        self.series.iter().for_each(|row| whole.merge(&row.figures));
+        whole
     }
 }
 
@@ -327,24 +247,6 @@ impl Turn {
     }
 }
 
-/// One row of `tokens`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TokenKey {
-    pub provider: Option<ProviderId>,
-    pub kind: TokenKind,
-    /// Not reported: by the bytes of what was asked and said.
-    pub estimated: bool,
-}
-
-impl CountKey for TokenKey {
-    const OTHER: Self = Self { provider: None, kind: TokenKind::Prompt, estimated: false };
-}
-
-/// By provider alone; those that found no row are counted with no provider.
-impl CountKey for Option<ProviderId> {
-    const OTHER: Self = None;
-}
-
 /// What came of one try at one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttemptResult {
@@ -390,13 +292,19 @@ mod tests {
     use super::*;
     use crate::{
         base::{money::NanoUsd, now::Now},
-        ledger::record::Tokens,
+        ledger::{
+            figures::{
+                Sum,
+                tests::{Event as Exchange, event},
+            },
+            record::{TokenKind, Tokens},
+        },
     };
 
     /// Something that a core counts.
     #[derive(Clone, Debug)]
     enum Event {
-        Exchange { provider: Option<u16>, status: u16, ran_us: u32, prompt: Option<u32>, outcome: Outcome },
+        Exchange(Option<u16>, Exchange),
         Attempt(u16, AttemptResult),
         Moved(u16, Move, Turn),
         Gap(u64),
@@ -404,17 +312,9 @@ mod tests {
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
-        let outcome = prop_oneof![Just(Outcome::Completed), Just(Outcome::Refused), Just(Outcome::Panicked)];
-        let exchange = (any::<Option<u16>>(), 100..600_u16, any::<u32>(), any::<Option<u32>>(), outcome)
-            .prop_map(|(provider, status, ran_us, prompt, outcome)| Event::Exchange {
-                provider: provider.map(|id| id % 40),
-                status,
-                ran_us,
-                prompt,
-                outcome,
-            });
         let event = prop_oneof![
-            exchange,
+            (any::<Option<u16>>(), event())
+                .prop_map(|(provider, event)| Event::Exchange(provider.map(|id| id % 40), event)),
             (0..40_u16).prop_map(|provider| Event::Attempt(provider, AttemptResult::Answered)),
             (0..40_u16).prop_map(|provider| Event::Attempt(provider, AttemptResult::Unreachable)),
             (0..40_u16).prop_map(|provider| Event::Moved(provider, Move::SameTarget, Turn::KeyDead)),
@@ -431,18 +331,10 @@ mod tests {
 
     fn count(event: &Event, sheet: &mut Sheet) {
         match *event {
-            Event::Exchange { provider, status, ran_us, prompt, outcome } => {
-                let mut record = Record::new("chat/completions", Now(0));
+            Event::Exchange(provider, ref exchange) => {
+                let mut record = exchange.record();
                 record.provider = provider.map(ProviderId);
-                record.status = status;
-                record.refusal = (outcome == Outcome::Refused).then_some("invalid_json");
-                record.bytes_in = u64::from(ran_us) % 1_000;
-                record.phases.first_token = prompt.map(|_| Now(5_000));
-                let prompt = prompt.map(u64::from);
-                record.tokens = Tokens { prompt, completion: prompt, cached: prompt, ..Tokens::default() };
-                record.estimated = ran_us % 3 == 0;
-                record.cost = prompt.filter(|_| ran_us % 2 == 0).map(NanoUsd);
-                record.close(Now(u64::from(ran_us) * 1_000), outcome, sheet);
+                record.close(Now(u64::from(exchange.ran_us) * 1_000), exchange.outcome, sheet);
             }
             Event::Attempt(provider, result) => sheet.attempt(ProviderId(provider), result),
             Event::Moved(provider, to, turn) => {
@@ -498,23 +390,25 @@ mod tests {
         let mut record = Record::new("chat/completions", Now(0));
         record.provider = Some(ProviderId(3));
         record.status = 200;
+        record.attempts = 2;
         (record.bytes_in, record.bytes_out) = (10, 20);
         record.tokens = Tokens { prompt: Some(7), completion: Some(5), cached: Some(0), ..Tokens::default() };
         record.cost = Some(NanoUsd(9));
+        record.gap(1_000);
+        record.gap(3_000);
         record.close(Now(2_000), Outcome::Completed, &mut sheet);
 
         let key = RequestKey { provider: Some(ProviderId(3)), status: 200, operation: "chat/completions" };
         assert_eq!(sheet.requests.of(key), 1);
-        assert_eq!(sheet.tokens.of(token_key(TokenKind::Prompt)), 7);
-        assert_eq!(sheet.tokens.of(token_key(TokenKind::Completion)), 5);
-        assert_eq!((sheet.cost.of(Some(ProviderId(3))), sheet.unpriced.total()), (9, 0));
-        assert_eq!((sheet.bytes_in, sheet.bytes_out), (10, 20));
-        assert_eq!((sheet.prompt_tokens.sum(), sheet.completion_tokens.sum()), (7, 5));
-        assert_eq!((sheet.duration_us.count(), sheet.first_token_us.count()), (1, 0));
-    }
-
-    fn token_key(kind: TokenKind) -> TokenKey {
-        TokenKey { provider: Some(ProviderId(3)), kind, estimated: false }
+        let whole = sheet.whole();
+        assert_eq!(whole.tokens[TokenKind::Prompt.index()], 7);
+        assert_eq!(whole.tokens[TokenKind::Completion.index()], 5);
+        assert_eq!((whole.of(Sum::NanoUsd), whole.of(Sum::Unpriced)), (9, 0));
+        assert_eq!((whole.of(Sum::BytesIn), whole.of(Sum::BytesOut)), (10, 20));
+        assert_eq!((whole.of(Sum::Requests), whole.of(Sum::Attempts)), (1, 2));
+        assert_eq!((whole.prompt_tokens.sum(), whole.completion_tokens.sum()), (7, 5));
+        assert_eq!((whole.duration_us.count(), whole.first_token_us.count()), (1, 0));
+        assert_eq!((whole.of(Sum::Gaps), whole.of(Sum::GapsUs), whole.gap_us.sum()), (2, 4_000, 2_000));
     }
 
     #[test]
@@ -526,8 +420,8 @@ mod tests {
         record.estimated = true;
         record.close(Now(1), Outcome::Completed, &mut sheet);
         Record::new("models", Now(0)).close(Now(1), Outcome::Completed, &mut sheet);
-        let key = token_key(TokenKind::Prompt);
-        assert_eq!((sheet.tokens.of(key), sheet.tokens.of(TokenKey { estimated: true, ..key })), (0, 7));
-        assert_eq!((sheet.cost.total(), sheet.unpriced.total(), sheet.prompt_tokens.count()), (0, 1, 0));
+        let (whole, prompt) = (sheet.whole(), TokenKind::Prompt.index());
+        assert_eq!((whole.tokens[prompt], whole.estimated[prompt]), (0, 7));
+        assert_eq!((whole.of(Sum::NanoUsd), whole.of(Sum::Unpriced), whole.prompt_tokens.count()), (0, 1, 0));
     }
 }

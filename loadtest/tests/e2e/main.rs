@@ -9,6 +9,7 @@ mod admission;
 mod attempts;
 mod balance;
 mod bodies;
+mod book;
 mod breakers;
 mod callers;
 mod cuts;

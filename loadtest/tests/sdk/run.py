@@ -1,6 +1,6 @@
 """Starts a simulated provider and a gateway, runs the SDK cases in front of them, and sums up.
 
-    python run.py --bin target/debug --backend io_uring [--suites python,node,python-tls,node-tls,python-cuts,node-cuts,litellm]
+    python run.py --bin target/debug --backend io_uring [--suites python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,litellm]
 
 Each program is started by this script, waited for until it says that it is ready, and ended by its process id. The
 last line is `N passed, N failed`; a suite that cannot run, or a shard on another backend than asked for, is a failure.
@@ -216,6 +216,37 @@ def cut_suites(args, scratch, stack, suites):
         yield run(f"{suite} on {args.backend}", script)
 
 
+def metrics_suite(args, scratch, stack):
+    """What /metrics says, read by others."""
+    sim = Program("provider-metrics", [args.bin / "ringway-load", "provider", "--listen", "127.0.0.1:0"], scratch)
+    stack.callback(sim.close)
+    address = sim.until("it says where it listens", lambda: re.search(r"127\.0\.0\.1:\d+", sim.said()))[0]
+    url = f"http://{address}/v1"
+    providers = [("sim", url, "sk-test"), ("free", url, "sk-test"), ("down", "http://127.0.0.1:1/v1", "sk-unused")]
+    state = scratch / "state-metrics"
+    token = caller(args, state, "frontend")
+    more = f"""
+[state]
+dir = "{state}"
+[auth]
+required = true
+[[price]]
+model = "sim/*"
+input_per_million_usd = 1000
+output_per_million_usd = 2000
+[[route]]
+name = "over"
+model = "down/sim"
+fallbacks = ["sim/sim"]
+"""
+    gateway = Gateway("gateway-metrics", args, scratch, providers, more=more)
+    stack.callback(gateway.close)
+    script = [sys.executable, HERE / "cases_metrics.py", "--base-url", f"http://127.0.0.1:{gateway.port}"]
+    script += ["--admin-url", f"http://127.0.0.1:{gateway.admin}", "--token", token, "--filter", args.filter]
+    script += ["--write-golden"] if args.write_golden else []
+    yield run(f"metrics on {args.backend}", script)
+
+
 def litellm_suite(args, scratch, stack):
     """The Python SDK through the gateway to LiteLLM's proxy."""
     port = free_port()
@@ -235,13 +266,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="where ringway and ringway-load are")
     parser.add_argument("--backend", required=True, choices=["io_uring", "epoll"])
-    parser.add_argument("--suites", default="python,node,python-tls,node-tls,python-cuts,node-cuts,litellm")
+    parser.add_argument("--suites", default="python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,litellm")
     parser.add_argument("--node", default="node", help="Node 22 or later")
     parser.add_argument("--node-cases", type=pathlib.Path, default=HERE / "cases.mjs", help="with node_modules beside it")
     parser.add_argument("--litellm", default="litellm", help="LiteLLM's command")
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--cut-stride", type=int, default=19, help="streams are cut at every so manyth byte")
     parser.add_argument("--filter", default="")
+    parser.add_argument("--write-golden", action="store_true", help="write the metrics' golden file anew")
     args = parser.parse_args()
     suites = args.suites.split(",")
 
@@ -250,10 +282,12 @@ def main():
     try:
         parts = []
         cuts = [suite for suite in suites if suite.endswith("-cuts")]
-        if sdk := [suite for suite in suites if suite != "litellm" and suite not in cuts]:
+        if sdk := [suite for suite in suites if suite not in ("litellm", "metrics", *cuts)]:
             parts.append(lambda stack: sdk_suites(args, scratch, stack, sdk))
         if cuts:
             parts.append(lambda stack: cut_suites(args, scratch, stack, cuts))
+        if "metrics" in suites:
+            parts.append(lambda stack: metrics_suite(args, scratch, stack))
         if "litellm" in suites:
             parts.append(lambda stack: litellm_suite(args, scratch, stack))
         for part in parts:

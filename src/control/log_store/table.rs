@@ -145,11 +145,12 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, Trouble> {
         let path = directory.join(NAME);
         // SQLite would make it readable for everyone whom the umask lets.
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        if let Err(error) = made
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            return Err(Trouble(format!("{}: {error}", path.display())));
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Trouble::with(&path, &error));
+            }
+            // Closed before SQLite has locks on it: a close takes all of the process' locks on a file with it.
+            made => drop(made),
         }
         Self::connect(directory, |connection| {
             connection.pragma_update(None, "secure_delete", true)?;

@@ -40,12 +40,13 @@ impl Budgets {
     /// Opens the file in a state directory; made if it is not there.
     pub fn open(directory: &Path) -> Result<Self, Trouble> {
         let path = directory.join(NAME);
-        // SQLite would make it readable for everyone whom the umask lets.
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        if let Err(error) = made
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            return Err(Trouble::with(&path, &error));
+        // SQLite would make it readable for everyone whom the umask lets. Closed again before SQLite opens it: closing drops
+        // all locks that this process has on a file.
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Trouble::with(&path, &error));
+            }
+            made => drop(made),
         }
         let opened = Connection::open(&path).and_then(|connection| {
             connection.busy_timeout(STATE_BUSY_TIME)?;

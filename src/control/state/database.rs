@@ -58,13 +58,13 @@ impl Database {
     /// Opens the database, made if it is not there. Whoever calls has the turn in the directory.
     pub(super) fn open(directory: &Path) -> Result<Self, Trouble> {
         let path = directory.join(NAME);
-        // SQLite would make it readable for everyone whom the umask lets.
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        match made {
+        // SQLite would make it readable for everyone whom the umask lets. Closed again before SQLite opens it: closing drops
+        // all locks that this process has on a file, and a command that finds none takes the log away from the gateway.
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(Trouble::with(&path, &error));
             }
-            _ => {}
+            made => drop(made),
         }
         let mut database = Self::open_existing(directory)?;
         database.migrate()?;

@@ -321,11 +321,12 @@ impl Check<'_> {
         self.that(begun == self.records.len() as u64, || {
             format!("{begun} requests, {} records", self.records.len())
         });
-        let broken = sheet.outcomes.of(Outcome::Abandoned) + sheet.outcomes.of(Outcome::Panicked);
+        let whole = sheet.whole();
+        let broken = whole.outcomes[Outcome::Abandoned.index()] + whole.outcomes[Outcome::Panicked.index()];
         self.that(broken == 0, || format!("{broken} records were left open"));
         let of_records: u64 =
             self.records.iter().flat_map(|record| record.tokens.reported()).map(|(_, n)| n).sum();
-        let of_sheet = sheet.tokens.total();
+        let of_sheet = whole.tokens.iter().chain(&whole.estimated).sum::<u64>();
         self.that(of_sheet == of_records, || format!("{of_sheet} tokens counted of {of_records}"));
         for record in self.records {
             let took = Duration::from_micros(record.duration_us());

@@ -407,7 +407,8 @@ fn run(seed: u64) -> Report {
             report.moved += u64::from(of_it.iter().any(|attempt| attempt.target > 1));
         }
         let reported: u64 = records.iter().flat_map(|record| record.tokens.reported()).map(|(_, n)| n).sum();
-        let counted = world.local.sheet.borrow().tokens.total();
+        let whole = world.local.sheet.borrow().whole();
+        let counted = whole.tokens.iter().chain(&whole.estimated).sum::<u64>();
         sim.check(counted == reported, || format!("{counted} tokens counted of {reported}"));
         let (made, closed, pooled) = (sim.made.get(), sim.closed.get(), world.local.pool.borrow().len());
         sim.check(made == closed + pooled, || {

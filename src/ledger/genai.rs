@@ -1,0 +1,67 @@
+//! What OpenTelemetry's semantic conventions for generative AI call our endpoints and providers, and where their buckets
+//! end.
+
+/// `gen_ai.operation.name`. What has no name there keeps ours.
+pub fn operation_name(operation: &'static str) -> &'static str {
+    match operation {
+        "responses" => "chat",
+        "completion" => "text_completion",
+        // `chat` and `embeddings` are the same there.
+        other => other,
+    }
+}
+
+/// `gen_ai.provider.name` of a provider that is configured under the usual name; any other keeps its own.
+pub fn provider_name(provider: &str) -> &str {
+    match provider {
+        "azure" => "azure.ai.openai",
+        "gemini" | "google" => "gcp.gemini",
+        "mistral" => "mistral_ai",
+        "xai" => "x_ai",
+        // The conventions have none for it.
+        "dashscope" | "qwen" => "alibaba.dashscope",
+        other => other,
+    }
+}
+
+/// Of `gen_ai.client.token.usage`: powers of four.
+pub const TOKEN_BOUNDS: [u64; 14] = doubled(1, 2);
+
+/// Of `gen_ai.client.operation.duration`, in microseconds: 10 ms and its doubles.
+pub const DURATION_BOUNDS_US: [u64; 14] = doubled(10_000, 1);
+
+const fn doubled(first: u64, times: u32) -> [u64; 14] {
+    let mut bounds = [first; 14];
+    let mut index = 1;
+    while index < bounds.len() {
+        bounds[index] = bounds[index - 1] << times;
+        index += 1;
+    }
+    bounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::openai::endpoint::Endpoint;
+
+    #[test]
+    fn operations_are_those_of_the_conventions() {
+        for (endpoint, expect) in [
+            (Endpoint::ChatCompletions, "chat"),
+            (Endpoint::Responses, "chat"),
+            (Endpoint::Completions, "text_completion"),
+            (Endpoint::Embeddings, "embeddings"),
+            (Endpoint::AudioSpeech, "audio_speech"),
+        ] {
+            assert_eq!(operation_name(endpoint.operation()), expect);
+        }
+        assert_eq!((provider_name("openai"), provider_name("azure")), ("openai", "azure.ai.openai"));
+    }
+
+    #[test]
+    fn the_bounds_are_those_of_the_conventions() {
+        assert_eq!((TOKEN_BOUNDS[1], TOKEN_BOUNDS[13]), (4, 67_108_864));
+        assert_eq!((DURATION_BOUNDS_US[1], DURATION_BOUNDS_US[13]), (20_000, 81_920_000));
+    }
+}
