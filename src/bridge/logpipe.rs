@@ -83,6 +83,7 @@ pub(crate) mod tests {
             address: Ipv4Addr::LOCALHOST.into(),
             method: None,
             http10: false,
+            route: None,
             collect: None,
         }
     }

@@ -136,6 +136,7 @@ mod credential;
 mod interpolate;
 mod logs;
 mod masking;
+mod otlp;
 pub mod price;
 pub mod prices;
 pub mod profiles;
@@ -158,9 +159,10 @@ pub use self::{
     access_log::{AccessLog, LogFormat, LogTarget},
     complaint::{Complaint, Complaints, Severity},
     logs::KeptLogs,
+    otlp::{Otlp, Signals, Tracing},
     snapshot::{
         Access, Admin, Auth, Backend, Cores, Dial, Estimate, Key, Limits, NoLine, Provider, ProviderPlace,
-        Server, ServerTls, Snapshot, Timeouts,
+        Server, ServerTls, Snapshot, Timeouts, TimingSaid,
     },
     surroundings::{Process, Surroundings},
 };

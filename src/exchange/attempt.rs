@@ -28,6 +28,7 @@ use crate::{
     ledger::{
         record::{Party, Record},
         sheet::AttemptResult,
+        trail::Trail,
     },
     policy::{
         attempts::{Cause, Failure, Phase},
@@ -40,6 +41,7 @@ use crate::{
             head::{HeadLimits, HeadScan, Method, ResponseHead},
         },
         json::Piece,
+        trace_context::Onward,
     },
 };
 
@@ -80,8 +82,12 @@ pub(super) async fn attempt<W: World>(
 ) -> Result<Answer<W::Wire>, NoAnswer> {
     let home = pool::Target { generation: snapshot.generation, provider: target.place.0, key: target.key };
     let (mut wire, reused) = connection(world, snapshot, target, timeouts, home, record, pooled).await?;
+    if let Some(tried) = record.last_try() {
+        tried.reused = reused;
+    }
     let failed = |failure: Failure| NoAnswer::Failed(Failure { reused, ..failure });
-    if let Err(failure) = send(world, &snapshot.limits, &mut wire, target, request, ask).await {
+    let trace = record.trail.as_deref().and_then(Trail::onward);
+    if let Err(failure) = send(world, &snapshot.limits, &mut wire, target, request, ask, trace).await {
         return Err(failed(failure));
     }
     let sent = world.now();
@@ -134,10 +140,11 @@ async fn send<W: World>(
     target: Target<'_, '_>,
     request: &mut Request,
     ask: &Ask,
+    trace: Option<Onward>,
 ) -> Result<(), Failure> {
     let mut ours = world.local().buffer();
     let body = ask.splice(request.body.len(), target.model, target.provider.inject_usage, &mut ours);
-    let head = upstream_head::write(&mut ours, target, request, ask, body.len);
+    let head = upstream_head::write(&mut ours, target, request, ask, body.len, trace.as_ref());
 
     let mut out = Outgoing::default();
     let ours = out.own(ours);

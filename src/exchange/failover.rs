@@ -74,7 +74,7 @@ pub(super) async fn serve_plan<'s, W: World>(
             course.next_target();
             continue;
         }
-        course.begin(snapshot, &planned, facts, record);
+        course.begin(world, snapshot, &planned, facts, record);
         let mut attempted = Attempted { planned, key, underway };
         let end = once(
             world,
@@ -92,6 +92,14 @@ pub(super) async fn serve_plan<'s, W: World>(
             End::Relayed(relayed) => return Ok(relayed),
             End::Came(came, answer) => (came, answer),
         };
+        if let Some(tried) = record.last_try() {
+            tried.ended = Some(world.now());
+            tried.failure = match came {
+                Came::Failed(failure) => Some(attempt::result_of(failure).name()),
+                // Its status says it all, but for one that began well and then told of an error.
+                Came::Answered(answered) => (answered.status < 300).then_some("error_event"),
+            };
+        }
         let situation = course.situation(world, entitled, &attempted, record.phases.started);
         #[cfg(test)]
         let (came, situation) = planted::retry(came, situation);
@@ -245,8 +253,9 @@ impl Course {
     }
 
     /// Notes where the request goes now, for the books and for the reply.
-    fn begin<'s>(
+    fn begin<'s, W: World>(
         &mut self,
+        world: &W,
         snapshot: &'s Snapshot,
         planned: &Planned<'_>,
         facts: &mut Facts<'s>,
@@ -260,6 +269,10 @@ impl Course {
         facts.provider = snapshot.providers.get(usize::from(planned.place.0)).map(|provider| &*provider.name);
         facts.model = record.model_used.clone();
         facts.attempts = self.tried;
+        facts.mark(|marks| marks.tried = Some(world.now()));
+        if let Some(trail) = &mut record.trail {
+            trail.begin(planned.provider.id, record.model_used.clone(), world.now(), || world.random());
+        }
     }
 
     fn situation<W: World>(
@@ -345,6 +358,9 @@ async fn once<W: World>(
     };
     record.phases.first_byte = Some(world.now());
     facts.stays &= !world.draining();
+    if let Some(tried) = record.last_try() {
+        tried.status = answer.head.status;
+    }
     if is_page(&answer) {
         let failure = Failure::new(Phase::Head, Cause::Malformed("a web page in the place of an answer"));
         count(attempt::result_of(failure));

@@ -20,6 +20,7 @@ mod reply;
 pub mod seam;
 #[cfg(test)]
 mod sim;
+mod timing;
 mod upstream_head;
 
 pub use attempt::{Watched, read_watching};
@@ -32,6 +33,7 @@ use self::{
     relay::Relayed,
     reply::Own,
     seam::{Wire, World},
+    timing::Marks,
 };
 use std::net::IpAddr;
 
@@ -42,13 +44,14 @@ use crate::{
         waiting::{Expiry, Waiting},
     },
     config::{
-        Limits, Snapshot,
+        Limits, Snapshot, Tracing,
         callers::{Caller, Callers},
     },
     ledger::{
         logged::{CallerTag, Logged},
         record::{self, Closed, Deadline, ModelName, OpenRecord, Outcome, Party, Record},
         sheet::Sheet,
+        trail::Trail,
     },
     policy::{
         admit::{self, Admitted, Knock, Visitor},
@@ -67,6 +70,7 @@ use crate::{
             rate_headers::RateHeaders,
             refusal::{Refusal, Retry},
         },
+        trace_context::{self, TraceParent},
     },
 };
 
@@ -117,6 +121,9 @@ pub struct Facts<'a> {
     pub collect: Option<bool>,
     /// What the client hears of its limits.
     pub told: RateHeaders,
+    /// Moments that are told, where they are to be; and what is told of them.
+    marks: Option<Box<Marks>>,
+    timing: Option<Box<str>>,
     pub limits: &'a Limits,
 }
 
@@ -132,6 +139,7 @@ impl Facts<'_> {
             address: self.visitor.address.unwrap_or(peer),
             method: self.method,
             http10: self.http10,
+            route: self.route,
             collect: self.collect,
         }
     }
@@ -161,6 +169,8 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         visitor: Visitor::default(),
         collect: None,
         told: RateHeaders::default(),
+        marks: None,
+        timing: None,
         limits: &snapshot.limits,
     };
     let end = exchange(
@@ -195,6 +205,8 @@ async fn exchange<'s, W: World>(
     let mut request = receive::head(world, client, &snapshot.limits).await?;
     record.phases.head_read = Some(world.now());
     note_head(world, &request, facts);
+    record.trail = trail_of(world, snapshot.tracing, &request);
+    facts.marks = timing::marks(snapshot.server.timing, &request);
     let asked = locate(&request);
     let knock = knock(world, client, &request, &asked);
     let admitted = admit::admit(snapshot, callers, world.quota(), knock, &mut facts.told, &mut facts.visitor);
@@ -204,6 +216,7 @@ async fn exchange<'s, W: World>(
         (_, Err(stop)) => return Err(let_go(world, client, request, facts, stop).await),
     };
     record.operation = endpoint.operation();
+    facts.mark(|marks| marks.admitted = Some(world.now()));
 
     let body = receive::body(world, client, &mut request, &admitted, endpoint.body(), &snapshot.limits).await;
     let read = world.now();
@@ -221,10 +234,12 @@ async fn exchange<'s, W: World>(
     let ask = Ask::read(endpoint, &request).map_err(Stop::Refused)?;
     record.stream = ask.stream;
     record.model_asked = ask.model.as_ref().into();
+    facts.mark(|marks| marks.parsed = Some(world.now()));
     let plan = plan_of(world, snapshot, admitted.caller(), &ask, &request)?;
     facts.route = plan.route.map(|route| route.name.clone());
     let want = ask.want(&request, world.now(), world.unix_ms());
     let mut entitled = admit::entitle(snapshot, &mut admitted, plan, want, &mut facts.told)?;
+    facts.mark(|marks| marks.routed = Some(world.now()));
     failover::serve_plan(world, client, snapshot, &mut entitled, request, &ask, facts, record).await
 }
 
@@ -312,6 +327,7 @@ async fn conclude<W: World>(
             let own = Own { extra: Some(("allow", allow)), ..Own::json(204, b"") };
             facts.stays &= !facts.unread;
             record.status = 204;
+            facts.time(&record.phases, world);
             if !reply::say(world, client, own, facts).await {
                 return (Outcome::ClientGone, Next::Close);
             }
@@ -337,6 +353,7 @@ async fn conclude<W: World>(
     let mut body = Vec::new();
     refusal.body(&mut body);
     let retry = if facts.advice == Retry::default() { refusal.retry() } else { facts.advice };
+    facts.time(&record.phases, world);
     let own = Own { extra: refusal.header(), retry, ..Own::json(class.status, &body) };
     if !reply::say(world, client, own, facts).await {
         return (Outcome::ClientGone, Next::Close);
@@ -392,6 +409,21 @@ fn note_head<W: World>(world: &W, request: &Request, facts: &mut Facts<'_>) {
     };
 }
 
+/// What is kept of the exchange's trace and attempts, if anything is.
+fn trail_of<W: World>(world: &W, tracing: Tracing, request: &Request) -> Option<Box<Trail>> {
+    let fields = &request.head.fields;
+    let client = || TraceParent::of(fields, &request.buffer);
+    match tracing {
+        Tracing::Off => None,
+        Tracing::Noted => client().map(|client| Box::new(Trail::note(client))),
+        Tracing::Joined(share) => {
+            let client = client();
+            let keeps_state = client.is_some() && trace_context::is_good_state(fields, &request.buffer);
+            Some(Box::new(Trail::join(client, keeps_state, share, || world.random())))
+        }
+    }
+}
+
 /// A client's own request id is taken if it can be logged, searched and sent on as it is.
 fn is_fit_id(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
@@ -429,7 +461,7 @@ async fn list_models<W: World>(
     client: &mut Client<W::Wire>,
     admitted: &Admitted<'_, W::Quota>,
     model: Option<&str>,
-    facts: &Facts<'_>,
+    facts: &mut Facts<'_>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
     let models = world.models();
@@ -451,6 +483,7 @@ async fn list_models<W: World>(
     };
     record.status = 200;
     record.bytes_out = body.len() as u64;
+    facts.time(&record.phases, world);
     if reply::say(world, client, Own::json(200, body), facts).await {
         Ok(Relayed::Whole)
     } else {

@@ -96,6 +96,7 @@ pub(super) async fn relay<W: World>(
             let outward = *committed.get_or_insert_with(|| {
                 // The commit point: nothing is tried again from here, so nothing need be kept for it.
                 *request = None;
+                facts.time(&record.phases, world);
                 reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head))
             });
             let manner = Manner { outward, limits };

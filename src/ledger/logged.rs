@@ -22,6 +22,8 @@ pub struct Logged {
     /// `None`: no head was read.
     pub method: Option<Method>,
     pub http10: bool,
+    /// The route that was asked for.
+    pub route: Option<Box<str>>,
     /// Whether it is to be kept, where the client said so.
     pub collect: Option<bool>,
 }

@@ -11,3 +11,4 @@ pub mod logged;
 pub mod names;
 pub mod record;
 pub mod sheet;
+pub mod trail;

@@ -9,7 +9,11 @@ use smallvec::SmallVec;
 
 use crate::{
     base::{ids::ProviderId, money::NanoUsd, now::Now},
-    ledger::{counts::CountKey, sheet::Sheet},
+    ledger::{
+        counts::CountKey,
+        sheet::Sheet,
+        trail::{Trail, Try},
+    },
     wire::estimate::MilliTokens,
 };
 
@@ -39,6 +43,8 @@ pub struct Record {
     pub said: MilliTokens,
     /// What the exchange cost; `None`: nothing was used, or it has no price.
     pub cost: Option<NanoUsd>,
+    /// Its trace and its attempts, where somebody wants to know.
+    pub trail: Option<Box<Trail>>,
     /// Set by [`Record::close`] and nothing else.
     outcome: Option<Outcome>,
 }
@@ -63,8 +69,14 @@ impl Record {
             estimated: false,
             said: MilliTokens::default(),
             cost: None,
+            trail: None,
             outcome: None,
         }
+    }
+
+    /// The attempt under way, where attempts are kept.
+    pub fn last_try(&mut self) -> Option<&mut Try> {
+        self.trail.as_mut()?.tries.last_mut()
     }
 
     /// Nothing could be done between these moments but wait for `party`: this is not our overhead.

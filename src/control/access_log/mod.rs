@@ -1,7 +1,7 @@
 //! The log thread: takes the lines that cores have left, renders them and writes them. Whatever it writes to may be slow,
 //! stuck, full or gone: that costs lines, which are counted, and no core anything.
 
-mod render;
+pub(super) mod render;
 mod sink;
 
 use std::{

@@ -50,6 +50,7 @@ known! {
     OpenaiProject "openai-project"
     RequestId "x-request-id"
     Server "server"
+    ServerTimingAsked "x-ringway-server-timing"
     SetCookie "set-cookie"
     ShouldRetry "x-should-retry"
     TraceParent "traceparent"
@@ -103,6 +104,7 @@ impl Known {
             (18, Some(b'c')) => Self::CollectLogAlias,
             (19, Some(b'o')) => Self::OpenaiOrganization,
             (21, Some(b'x')) => Self::CollectLog,
+            (23, Some(b'x')) => Self::ServerTimingAsked,
             (25, Some(b's')) => Self::TransportSecurity,
             (27, Some(b'a')) => Self::AllowOrigin,
             (29, Some(b'a')) => Self::ExposeHeaders,
