@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod log;
 pub mod log_store;
 pub mod models;
+pub mod otlp;
 pub mod resolver;
 pub mod signals;
 pub mod standing;

@@ -12,7 +12,10 @@ use crate::{
         tally::Tally,
         vitals::Vitals,
     },
-    control::{Clock, lock},
+    control::{
+        Clock, lock,
+        otlp::{Signal, Tallies},
+    },
     ledger::exposition::Facts,
 };
 
@@ -30,6 +33,8 @@ pub struct Standing {
     /// Of the access log's lines, and of the exchanges that are kept.
     pub lines: Arc<Tally>,
     pub kept: Arc<Tally>,
+    /// Of what is sent to a collector, where there is one.
+    pub otlp: Option<Arc<Tallies>>,
 }
 
 /// What came of loading the configuration; written by whoever loads it.
@@ -108,9 +113,16 @@ impl Standing {
             log_kept_dropped: self.kept.dropped(),
             quota_overflows: self.quota.overflows(),
             draining: self.drain.stage() != Stage::Serving,
+            otlp: self.otlp.iter().flat_map(|tallies| sent(tallies)).collect(),
             shards: self.vitals.iter().map(|vitals| vitals.facts(now)).collect(),
         }
     }
+}
+
+/// Each signal with what was taken of it and what was not.
+fn sent(tallies: &Tallies) -> impl Iterator<Item = (&'static str, u64, u64)> {
+    let each = Signal::ALL.into_iter().zip(tallies);
+    each.map(|(signal, tally)| (signal.name(), tally.written(), tally.dropped()))
 }
 
 #[cfg(test)]
@@ -131,6 +143,7 @@ pub(super) mod tests {
             log_pipes: [LogPipe::default(), LogPipe::default()].into(),
             lines: Arc::default(),
             kept: Arc::default(),
+            otlp: None,
         };
         (standing, snapshots)
     }

@@ -36,6 +36,8 @@ pub struct Facts {
     /// Exchanges that are kept in the state directory.
     pub log_kept: u64,
     pub log_kept_dropped: u64,
+    /// What an OpenTelemetry collector took and did not take, by signal; empty where there is none.
+    pub otlp: Vec<(&'static str, u64, u64)>,
     pub shards: Vec<ShardFacts>,
 }
 
@@ -130,6 +132,16 @@ pub fn render(book: &Book, facts: &Facts) -> String {
     page.family(names::LOG_LINES_DROPPED).sample(&[], facts.log_lines_dropped);
     page.family(names::LOG_KEPT).sample(&[], facts.log_kept);
     page.family(names::LOG_KEPT_DROPPED).sample(&[], facts.log_kept_dropped);
+    if !facts.otlp.is_empty() {
+        page.family(names::OTLP_SENT);
+        for (signal, sent, _) in &facts.otlp {
+            page.sample(&[("signal", signal)], *sent);
+        }
+        page.family(names::OTLP_DROPPED);
+        for (signal, _, dropped) in &facts.otlp {
+            page.sample(&[("signal", signal)], *dropped);
+        }
+    }
     page.family(names::PANICS).sample(&[], totals.panics);
 
     shards(&mut page, &facts.shards);

@@ -23,7 +23,7 @@ use crate::{
         tally::Tally,
     },
     config::{KeptLogs, LogFormat, LogTarget, Snapshot},
-    control::{log::Log, log_store::Keeper, standing::Reloads, state::unix_ms},
+    control::{log::Log, log_store::Keeper, otlp::Feed, standing::Reloads, state::unix_ms},
     ledger::{logged::Logged, record::Outcome},
     wire::mask::Rules,
 };
@@ -100,6 +100,8 @@ pub struct Task {
     pub target: Option<LogTarget>,
     /// What is kept besides, and by whom.
     pub kept: Option<(KeptLogs, Keeper)>,
+    /// Who wants the exchanges besides.
+    pub feed: Option<Feed>,
     pub pipes: Arc<[LogPipe]>,
     /// Of the lines that reach their target, or do not.
     pub tally: Arc<Tally>,
@@ -143,6 +145,9 @@ impl Writer {
                 if self.sink.is_some() {
                     render::line(self.task.format, &line, &words, &mut self.text);
                     self.rendered += 1;
+                }
+                if let Some(feed) = &self.task.feed {
+                    feed.offer(core, line);
                 }
                 if self.text.len() >= WRITE_BYTES {
                     self.flush();
@@ -224,6 +229,7 @@ mod tests {
             format: LogFormat::Logfmt,
             target: Some(target),
             kept: None,
+            feed: None,
             pipes: pipes.clone(),
             tally: tally.clone(),
             names: Arc::default(),
