@@ -138,7 +138,7 @@ step 'build' cargo build --locked -j2 --workspace --bins --tests || finish
 RINGWAY_TEST_BACKEND=io_uring step 'tests on io_uring' cargo test --locked -j2 --workspace --no-fail-fast
 RINGWAY_TEST_BACKEND=epoll step 'end to end on epoll' cargo test --locked -j2 --workspace --no-fail-fast --test e2e
 for backend in io_uring epoll; do
-    step "sdks on $backend" sdk_tests "$backend" python,node,python-tls,node-tls
+    step "sdks on $backend" sdk_tests "$backend" python,node,python-tls,node-tls,otlp
     step "litellm on $backend" sdk_tests "$backend" litellm
 done
 finish

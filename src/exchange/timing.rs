@@ -1,7 +1,7 @@
 //! `Server-Timing`: where the time before a reply's head went, told to who may know and asks. Durations are milliseconds.
 //!
-//! The head is the last place where it can stand, so a stream tells what was known by its first event. What was not reached
-//! is left out; what was done in no time is not.
+//! The head is the last place where it can stand, so a stream tells what was known by its first event, which has a token in
+//! it at some providers only; `first_byte` is always there. What was not reached is left out; what took no time is not.
 
 use std::fmt::Write as _;
 

@@ -29,7 +29,8 @@ impl TraceId {
 
     /// The bits that tell traces apart when some are chosen by chance: the same at every hop.
     pub fn low(self) -> u64 {
-        (self.0 & u128::from(u64::MAX)) as u64
+        let [.., a, b, c, d, e, f, g, h] = self.bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 }
 

@@ -29,5 +29,6 @@ mod smuggling;
 mod support;
 mod tls;
 mod tools;
+mod tracing;
 mod upstream;
 mod upstream_tls;
