@@ -182,8 +182,7 @@ impl Exporter {
                 retry_at = self.try_again().map(|after| self.now() + after);
             }
             if self.unsent.is_empty() && (is_due || self.batch.len() >= OTLP_BATCH_MAX) {
-                self.send_batch();
-                retry_at = self.backoff(None).map(|after| self.now() + after);
+                retry_at = self.send_batch().map(|after| self.now() + after);
             }
             if is_due {
                 self.send_metrics();
@@ -225,10 +224,10 @@ impl Exporter {
         Some(asked.unwrap_or(doubled).min(OTLP_BACKOFF_MAX))
     }
 
-    /// Makes spans and records of the batch, and sends them.
-    fn send_batch(&mut self) {
+    /// Makes spans and records of the batch, and sends them. How long to wait if something was not taken.
+    fn send_batch(&mut self) -> Option<Duration> {
         if self.batch.is_empty() {
-            return;
+            return None;
         }
         let batch = std::mem::take(&mut self.batch);
         let signals = self.task.settings.signals;
@@ -256,9 +255,11 @@ impl Exporter {
             let count = records.len() as u64;
             requests.push((Signal::Logs, records::request(resource(), records).encode_to_vec(), count));
         }
+        let mut after = None;
         for (signal, body, count) in requests {
-            self.send(Unsent { signal, body, count, tries: 0 });
+            after = after.max(self.send(Unsent { signal, body, count, tries: 0 }));
         }
+        self.backoff(after)
     }
 
     /// What is not taken is not kept: the next one says as much, and more.
