@@ -145,6 +145,7 @@ RINGWAY_TEST_BACKEND=epoll step 'end to end on epoll' cargo test --locked -j2 --
 for backend in io_uring epoll; do
     step "sdks on $backend" sdk_tests "$backend" python,node,python-tls,node-tls,python-cuts,node-cuts
     step "metrics on $backend" sdk_tests "$backend" metrics
+    step "otlp on $backend" sdk_tests "$backend" otlp
     step "litellm on $backend" sdk_tests "$backend" litellm
 done
 finish

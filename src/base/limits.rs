@@ -485,3 +485,30 @@ const _: () = assert!(BOOK_MINUTES_SECS >= 2 * 3_600 && BOOK_HOURS_SECS >= 2 * 8
 /// Most bytes of the book on disk; beyond it the oldest minutes go first. A hundred sets of labels that are always busy take
 /// about 150 MB.
 pub const BOOK_BYTES_MAX: u64 = 1 << 30;
+
+// Telemetry that is sent elsewhere (`control/otlp`).
+
+/// How often metrics are sent and how long spans and logs wait for others at most, if nobody says otherwise, and the least
+/// that can be said. OpenTelemetry's own defaults are 60 s and 5 s.
+pub const OTLP_INTERVAL: Duration = Duration::from_secs(5);
+pub const OTLP_INTERVAL_FLOOR: Duration = Duration::from_millis(100);
+const _: () = assert!(OTLP_INTERVAL_FLOOR.as_millis() < OTLP_INTERVAL.as_millis());
+/// How long a collector may take over a request, by default and at most.
+pub const OTLP_TIME: Duration = Duration::from_secs(10);
+pub const OTLP_TIME_MAX: Duration = Duration::from_secs(60);
+const _: () = assert!(OTLP_TIME.as_secs() <= OTLP_TIME_MAX.as_secs());
+/// Exchanges that may wait for the collector, at three quarters of a kilobyte each; more are dropped and counted.
+pub const OTLP_WAITING_MAX: usize = 8 << 10;
+/// Exchanges of one request: with four spans of half a kilobyte each, a collector's usual limit of 4 MiB is not reached.
+pub const OTLP_BATCH_MAX: usize = 1_024;
+const _: () = assert!(OTLP_BATCH_MAX <= OTLP_WAITING_MAX);
+/// How often one request is sent at most, and how long it is waited after the first refusal (doubled after each) and at most.
+pub const OTLP_TRIES_MAX: u32 = 5;
+pub const OTLP_BACKOFF: Duration = Duration::from_secs(1);
+pub const OTLP_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Most bytes of a collector's answer that are read: it says at most how much it rejected, and why.
+pub const OTLP_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Most attributes of the resource, besides the service's name.
+pub const OTLP_ATTRIBUTES_MAX: usize = 64;
+/// How long the end of the process waits for what still has to be sent.
+pub const OTLP_FLUSH_TIME: Duration = Duration::from_secs(2);

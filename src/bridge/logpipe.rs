@@ -114,6 +114,7 @@ pub(crate) mod tests {
             address: Ipv4Addr::LOCALHOST.into(),
             method: None,
             http10: false,
+            route: None,
             keep: Keep::No,
             payload: None,
         }

@@ -1,9 +1,9 @@
 //! What a running process cannot change: sockets, threads and bounds that were set up at the start. A reload that asks
 //! for it is otherwise taken up whole, and the operator is told what waits for a restart.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::config::{AccessLog, Backend, Cores, Snapshot};
+use crate::config::{AccessLog, Backend, Cores, Otlp, Snapshot, Tracing};
 
 /// These settings as they were at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) struct Fixed {
     access_log: AccessLog,
     /// For how long, and how much of it; what is kept can change.
     kept_logs: Option<(Duration, u64)>,
+    otlp: Option<Arc<Otlp>>,
+    tracing: Tracing,
 }
 
 impl Fixed {
@@ -33,7 +35,15 @@ impl Fixed {
             admin: snapshot.admin.listen,
             access_log: snapshot.access_log.clone(),
             kept_logs: snapshot.kept_logs.as_ref().map(|kept| (kept.keep_time, kept.bytes_max)),
+            otlp: snapshot.otlp.clone(),
+            tracing: snapshot.tracing,
         }
+    }
+
+    /// Gives a snapshot what its cores have to do as it was at the start: a span that nobody exports would be a hole in the
+    /// client's trace.
+    pub(super) fn hold(&self, snapshot: &mut Snapshot) {
+        (snapshot.otlp, snapshot.tracing) = (self.otlp.clone(), self.tracing);
     }
 
     /// The settings, by their names in the file, in which `wanted` is not what was started with.
@@ -47,6 +57,7 @@ impl Fixed {
             ("server.drain_secs", self.drain_time != wanted.drain_time),
             ("admin.listen", self.admin != wanted.admin),
             ("logs", self.kept_logs != wanted.kept_logs),
+            ("otlp", self.otlp != wanted.otlp),
             ("access_log", self.access_log != wanted.access_log),
         ];
         differs.into_iter().filter_map(|(setting, differs)| differs.then_some(setting)).collect()
@@ -86,6 +97,7 @@ mod tests {
         check(LISTEN, "listen = \"127.0.0.1:3\"", &["admin.listen"]);
         check(LISTEN, &format!("{ADMIN}\n[access_log]\nto = \"stdout\""), &["access_log"]);
         check(LISTEN, &format!("{ADMIN}\n[state]\ndir = \"/s\"\n[logs]"), &["logs"]);
+        check(LISTEN, &format!("{ADMIN}\n[otlp]\nendpoint = \"http://127.0.0.1:4318\""), &["otlp"]);
         check(&with("cores = [0]\ndrain_secs = 7"), ADMIN, &["server.cores", "server.drain_secs"]);
     }
 }

@@ -35,7 +35,7 @@ use crate::{
         tally::Tally,
         vitals::Vitals,
     },
-    config::{self, Cores, Dial, Snapshot, callers::Callers},
+    config::{self, Cores, Dial, Otlp, Snapshot, callers::Callers},
     control::{
         access_log::{AccessLogThread, Reopen, Task},
         admin::Admin,
@@ -45,6 +45,7 @@ use crate::{
         log::Log,
         log_store::{Keeper, Store, Tallies},
         models::{ListAddress, ModelSource, Models},
+        otlp::{self, OtlpThread},
         resolver::{Resolver, SystemLookup},
         signals::{Actions, SignalsThread},
         standing::{Reloads, Standing},
@@ -54,6 +55,7 @@ use crate::{
         },
         stats::{History, Stats, StatsThread},
     },
+    ledger::exposition::{self, Format},
     shard::{self, Choice, Clock, Links, Listener},
     wire::openai::models::ModelList,
 };
@@ -75,6 +77,7 @@ pub(super) struct House {
     pub(super) admin: Option<Admin>,
     stats: StatsThread,
     access_log: Option<AccessLogThread>,
+    otlp: Option<OtlpThread>,
     told_to_drain: mpsc::Receiver<()>,
     _signals: SignalsThread,
     _watch: Option<Watch>,
@@ -106,9 +109,11 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         .collect::<io::Result<_>>()
         .map_err(|error| format!("cannot connect the cores: {error}"))?;
     let (access_log, kept_logs) = (snapshot.access_log.clone(), snapshot.kept_logs.clone());
+    let otlp = snapshot.otlp.clone();
+    let sent = otlp.as_ref().map(|_| Arc::new(otlp::Tallies::default()));
     let (lines, kept) = (Arc::new(Tally::default()), Tallies::default());
     let log_pipes: Arc<[LogPipe]> = (0..cores)
-        .filter(|_| access_log.to.is_some() || kept_logs.is_some())
+        .filter(|_| access_log.to.is_some() || kept_logs.is_some() || wants_exchanges(otlp.as_deref()))
         .map(|_| LogPipe::new())
         .collect();
     let drain = Arc::new(Drain::default());
@@ -229,7 +234,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     }
     let stats_thread = StatsThread::start(stats.clone(), boards, limits::BOOK_INTERVAL, history.transpose()?);
     let stats_thread = stats_thread.map_err(no_thread)?;
-    let log_snapshots = snapshots.clone();
+    let (log_snapshots, log_clock) = (snapshots.clone(), now.clone());
     let standing = Arc::new(Standing {
         clock: now,
         snapshots,
@@ -243,7 +248,25 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         log_pipes: log_pipes.clone(),
         lines: lines.clone(),
         kept: kept.clone(),
+        otlp: sent.clone(),
     });
+    let otlp = otlp.zip(sent).map(|(settings, tallies)| {
+        let (standing, stats) = (standing.clone(), stats.clone());
+        let tls = settings.tls.then(|| shard::client_config(settings.ca.as_deref()));
+        let task = otlp::Task {
+            tls: tls.transpose().map_err(|why| format!("otlp: {why}"))?,
+            page: Box::new(move || {
+                stats.read(|book| exposition::render(book, &standing.facts(), Format::Prometheus))
+            }),
+            names: reloads.clone(),
+            snapshots: log_snapshots.clone(),
+            tallies,
+            clock: log_clock,
+            settings,
+        };
+        OtlpThread::start(task, log.clone()).map_err(no_thread)
+    });
+    let otlp = otlp.transpose()?;
     let keeper = match (kept_logs, &state) {
         (Some(settings), Some(directory)) => {
             // The directory is there: it was opened for the callers.
@@ -258,6 +281,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
             format: access_log.format,
             target: access_log.to,
             keeper,
+            feed: otlp.as_ref().and_then(OtlpThread::feed),
             pipes: log_pipes,
             tally: lines,
             names: reloads.clone(),
@@ -299,6 +323,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         admin,
         stats: stats_thread,
         access_log,
+        otlp,
         told_to_drain,
         _signals: signals.map_err(no_thread)?,
         _watch: watch,
@@ -339,6 +364,9 @@ impl House {
         let written = self.access_log.is_none_or(|access_log| access_log.stop(limits::LOG_FLUSH_TIME));
         if !written {
             self.log.warning(format_args!("the access log is stuck: its last lines are lost"));
+        }
+        if !self.otlp.is_none_or(|otlp| otlp.stop(limits::OTLP_FLUSH_TIME)) {
+            self.log.warning(format_args!("the collector is slow: the last telemetry is lost"));
         }
         self.log.info(format_args!("drained"));
         ExitCode::SUCCESS
@@ -381,6 +409,11 @@ fn reload_action(
             }
         }
     })
+}
+
+/// Whether exchanges are exported one by one.
+fn wants_exchanges(otlp: Option<&Otlp>) -> bool {
+    otlp.is_some_and(|otlp| otlp.signals.traces || otlp.signals.logs)
 }
 
 /// Binds every address for every core, before anything else is started.

@@ -86,6 +86,7 @@ impl Publisher {
         let certificate = certificate.transpose()?;
         let certificate_is_new = certificate.is_some();
         let waits_for_restart = self.started_with.differences(&Fixed::of(&snapshot));
+        self.started_with.hold(&mut snapshot);
         snapshot.enrol_lines(&mut self.lines).map_err(no_line)?;
         let callers = match &self.storage {
             Some(storage) => {

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     path::{Component, Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,13 +16,16 @@ use super::{
     breaker, certificate,
     logs::kept_logs,
     masking::masking,
+    otlp::{Tracing, otlp},
     prices::{prices, warn_of_unknown},
     provider::provider,
     quotas::{self, Numbered, quotas},
     raw::{Field, Table, Text},
     relay::relay,
     routes::{self, Known},
-    snapshot::{Access, Admin, Auth, Backend, Cores, Estimate, Limits, Server, Snapshot, Timeouts},
+    snapshot::{
+        Access, Admin, Auth, Backend, Cores, Estimate, Limits, Server, Snapshot, Timeouts, TimingSaid,
+    },
     surroundings::Surroundings,
 };
 use crate::base::{ids::Line, limits};
@@ -51,6 +55,8 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
     };
     let state = state(root.table("state"), root.around());
     let kept_logs = kept_logs(root.table("logs"), state.is_some());
+    let otlp = otlp(root.table("otlp"));
+    let tracing = Tracing::of(otlp.as_ref(), &access_log, kept_logs.as_ref());
     let auth = auth(root.table("auth"), &server, state.is_some());
     if auth.required && state.is_none() {
         root.complain(
@@ -108,6 +114,8 @@ pub(super) fn compile(mut root: Table<'_>) -> Snapshot {
         access,
         access_log,
         kept_logs,
+        otlp: otlp.map(Arc::new),
+        tracing,
         masking,
         limits,
         state,
@@ -221,6 +229,8 @@ fn server(mut table: Table<'_>, places: &mut Places, access: &Access) -> Server 
     let backend = table.get("backend").and_then(Field::text).and_then(|text| text.choose(&backends));
     let drain_time =
         table.get("drain_secs").and_then(|field| field.secs(Duration::ZERO..=limits::CONFIG_TIME_MAX));
+    let said = [("off", TimingSaid::Never), ("asked", TimingSaid::Asked), ("always", TimingSaid::Always)];
+    let timing = table.get("server_timing").and_then(Field::text).and_then(|text| text.choose(&said));
     let connections_max = table.get("connections_max").and_then(|field| field.count(1..=CONNECTIONS_CEILING));
     let all_known = [&listen, &tls_listen].into_iter().flatten().flatten().all(Option::is_some);
     let listen: Vec<SocketAddr> = match (listen, &tls_listen) {
@@ -260,6 +270,7 @@ fn server(mut table: Table<'_>, places: &mut Places, access: &Access) -> Server 
         backend: backend.unwrap_or(defaults.backend),
         drain_time: drain_time.unwrap_or(defaults.drain_time),
         connections_max: connections_max.unwrap_or(defaults.connections_max),
+        timing: timing.unwrap_or_default(),
         proxy_protocol,
     }
 }
@@ -276,6 +287,7 @@ fn server_without_table() -> Server {
         backend: Backend::Auto,
         drain_time: limits::DRAIN_TIME,
         connections_max: limits::CONNECTIONS_MAX,
+        timing: TimingSaid::default(),
         proxy_protocol: Vec::new(),
     }
 }

@@ -79,14 +79,14 @@ pub(super) fn kept_logs(table: Option<Table<'_>>, has_state: bool) -> Option<Kep
 }
 
 /// A share from 0 to 1, in millionths.
-fn share(field: Field<'_>) -> Option<u32> {
+pub(super) fn share(field: Field<'_>) -> Option<u32> {
     let number = match field.value() {
         DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
         DeValue::Float(number) => number.as_str().parse().ok(),
         _ => None,
     };
     let Some(share) = number.filter(|share| (0.0..=1.0).contains(share)) else {
-        field.complain("this is no share from 0 to 1", "sample = 0.01 keeps one exchange in a hundred");
+        field.complain("this is no share from 0 to 1", "sample = 0.01 keeps one in a hundred");
         return None;
     };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to a million")]

@@ -151,6 +151,7 @@ pub mod health_check;
 mod interpolate;
 mod logs;
 mod masking;
+mod otlp;
 pub mod price;
 pub mod prices;
 pub mod profiles;
@@ -174,9 +175,10 @@ pub use self::{
     access_log::{AccessLog, LogFormat, LogTarget},
     complaint::{Complaint, Complaints, Severity},
     logs::{KeepPayload, KeptLogs},
+    otlp::{Otlp, Signals, Tracing},
     snapshot::{
         Access, Admin, Auth, Backend, Cores, Dial, Estimate, Key, Limits, NoLine, Provider, ProviderPlace,
-        Server, ServerTls, Snapshot, Timeouts,
+        Server, ServerTls, Snapshot, Timeouts, TimingSaid,
     },
     surroundings::{Process, Surroundings},
 };

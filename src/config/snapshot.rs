@@ -18,6 +18,7 @@ use super::{
     first_byte::HoldBack,
     health_check::HealthCheck,
     logs::KeptLogs,
+    otlp::{Otlp, Tracing},
     price::{Catalogue, PriceList},
     quotas::{Numbered, Quotas},
     relay::Relay,
@@ -42,6 +43,9 @@ pub struct Snapshot {
     pub access: Access,
     pub access_log: AccessLog,
     pub kept_logs: Option<KeptLogs>,
+    /// Where telemetry is sent; taken up at the start alone.
+    pub otlp: Option<Arc<Otlp>>,
+    pub tracing: Tracing,
     /// What logs do not show.
     pub masking: Arc<Rules>,
     pub limits: Limits,
@@ -145,8 +149,20 @@ pub struct Server {
     pub drain_time: Duration,
     /// Per core.
     pub connections_max: usize,
+    /// Whether and when a reply says where its time went.
+    pub timing: TimingSaid,
     /// Those of `listen` and `tls_listen` on which a connection begins with a PROXY protocol header.
     pub proxy_protocol: Vec<SocketAddr>,
+}
+
+/// Who is told where a reply's time went: whoever is tells something of this gateway to the outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimingSaid {
+    #[default]
+    Never,
+    /// Who asks for it with `x-ringway-server-timing: 1`.
+    Asked,
+    Always,
 }
 
 /// The certificate that listeners show. Both parts were parsed and belong together.

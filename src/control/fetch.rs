@@ -137,7 +137,7 @@ impl Resolver for Permitted {
 }
 
 /// Puts TLS on a connection, with the provider's own rules of verification: ureq's know one set of roots at a time.
-struct Secured(Option<Arc<ClientConfig>>);
+pub(super) struct Secured(pub(super) Option<Arc<ClientConfig>>);
 
 impl fmt::Debug for Secured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -171,7 +171,7 @@ impl<In: Transport> Connector<In> for Secured {
     }
 }
 
-struct SecuredTransport {
+pub(super) struct SecuredTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }

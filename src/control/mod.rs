@@ -16,6 +16,7 @@ pub mod history;
 pub mod log;
 pub mod log_store;
 pub mod models;
+pub mod otlp;
 pub mod resolver;
 pub mod signals;
 pub mod standing;

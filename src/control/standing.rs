@@ -14,7 +14,12 @@ use crate::{
         vitals::Vitals,
     },
     config::callers::Callers,
-    control::{Clock, checks::Found, lock, log_store::Tallies},
+    control::{
+        Clock,
+        checks::Found,
+        lock, log_store,
+        otlp::{Signal, Tallies},
+    },
     ledger::exposition::{Facts, HealthFacts},
 };
 
@@ -36,7 +41,9 @@ pub struct Standing {
     pub log_pipes: Arc<[LogPipe]>,
     /// Of the access log's lines, and of the exchanges that are kept.
     pub lines: Arc<Tally>,
-    pub kept: Tallies,
+    pub kept: log_store::Tallies,
+    /// Of what is sent to a collector, where there is one.
+    pub otlp: Option<Arc<Tallies>>,
 }
 
 /// What came of loading the configuration; written by whoever loads it.
@@ -124,6 +131,7 @@ impl Standing {
                 + self.kept.payloads.dropped(),
             quota_overflows: self.quota.overflows(),
             draining: self.drain.stage() != Stage::Serving,
+            otlp: self.otlp.iter().flat_map(|tallies| sent(tallies)).collect(),
             shards: self.vitals.iter().map(|vitals| vitals.facts(now)).collect(),
             health: HealthFacts {
                 open: self.health.open_breakers(),
@@ -134,6 +142,12 @@ impl Standing {
             checks: self.found.facts(),
         }
     }
+}
+
+/// Each signal with what was taken of it and what was not.
+fn sent(tallies: &Tallies) -> impl Iterator<Item = (&'static str, u64, u64)> {
+    let each = Signal::ALL.into_iter().zip(tallies);
+    each.map(|(signal, tally)| (signal.name(), tally.written(), tally.dropped()))
 }
 
 #[cfg(test)]
@@ -156,7 +170,8 @@ pub(super) mod tests {
             reloads: Arc::default(),
             log_pipes: [LogPipe::default(), LogPipe::default()].into(),
             lines: Arc::default(),
-            kept: Tallies::default(),
+            kept: log_store::Tallies::default(),
+            otlp: None,
         };
         (standing, snapshots)
     }

@@ -29,6 +29,7 @@ use crate::{
     ledger::{
         record::{Party, Record},
         sheet::AttemptResult,
+        trail::Trail,
     },
     policy::{
         attempts::{Cause, Failure, Phase},
@@ -41,6 +42,7 @@ use crate::{
             head::{HeadLimits, HeadScan, Method, ResponseHead},
         },
         json::Piece,
+        trace_context::Onward,
     },
 };
 
@@ -129,7 +131,11 @@ pub(super) async fn open<W: World>(
     let (mut wire, reused) =
         connection(world, snapshot, target, timeouts, home, record, pooled, cancel).await?;
     let _armed = cancel.map(|cancel| cancel.arm(wire.shutter()));
-    if let Err(failure) = send(world, &snapshot.limits, &mut wire, target, request, ask).await {
+    if let Some(tried) = record.last_try() {
+        tried.reused = reused;
+    }
+    let trace = record.trail.as_deref().and_then(Trail::onward);
+    if let Err(failure) = send(world, &snapshot.limits, &mut wire, target, request, ask, trace).await {
         return Err(Failure { reused, ..failure });
     }
     let at = world.now();
@@ -177,10 +183,11 @@ async fn send<W: World>(
     target: Target<'_, '_>,
     request: &mut Request,
     ask: &Ask,
+    trace: Option<Onward>,
 ) -> Result<(), Failure> {
     let mut ours = world.local().buffer();
     let body = ask.splice(request.body.len(), target.model, target.provider.inject_usage, &mut ours);
-    let head = upstream_head::write(&mut ours, target, request, ask, body.len);
+    let head = upstream_head::write(&mut ours, target, request, ask, body.len, trace.as_ref());
 
     let mut out = Outgoing::default();
     let ours = out.own(ours);

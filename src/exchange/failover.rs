@@ -77,7 +77,7 @@ pub(super) async fn serve_plan<'s, W: World>(
             course.next_target();
             continue;
         }
-        course.begin(snapshot, &planned, facts, record);
+        course.begin(world, snapshot, &planned, facts, record);
         let mut attempted = Attempted { planned, key, underway };
         let end = once(
             world,
@@ -95,6 +95,14 @@ pub(super) async fn serve_plan<'s, W: World>(
             End::Relayed(relayed) => return Ok(relayed),
             End::Came(came, answer) => (came, answer),
         };
+        if let Some(tried) = record.last_try() {
+            tried.ended = Some(world.now());
+            tried.failure = match came {
+                Came::Failed(failure) => Some(attempt::result_of(failure).name()),
+                // Its status says it all, but for one that began well and then told of an error.
+                Came::Answered(answered) => (answered.status < 300).then_some("error_event"),
+            };
+        }
         let situation = course.situation(world, entitled, &attempted, record.phases.started);
         #[cfg(test)]
         let (came, situation) = planted::retry(came, situation);
@@ -263,8 +271,9 @@ impl Course {
     }
 
     /// Notes where the request goes now, for the books and for the reply.
-    fn begin<'s>(
+    fn begin<'s, W: World>(
         &mut self,
+        world: &W,
         snapshot: &'s Snapshot,
         planned: &Planned<'_>,
         facts: &mut Facts<'s>,
@@ -273,6 +282,10 @@ impl Course {
         self.tried = self.tried.saturating_add(1);
         self.tried_here = self.tried_here.saturating_add(1);
         self.note(snapshot, planned, facts, record);
+        facts.mark(|marks| marks.tried = Some(world.now()));
+        if let Some(trail) = &mut record.trail {
+            trail.begin(planned.provider.id, record.model_used.clone(), world.now(), || world.random());
+        }
     }
 
     /// The same of where it is served from, whichever attempt that was.
@@ -387,6 +400,9 @@ async fn once<'w, 's, 'p, W: World>(
         }
     };
     facts.stays &= !world.draining();
+    if let Some(tried) = record.last_try() {
+        tried.status = answer.head.status;
+    }
     if is_page(&answer) {
         let failure = page();
         count(attempt::result_of(failure));

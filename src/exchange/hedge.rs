@@ -35,6 +35,7 @@ use crate::{
         admit::{Beside, Entitled},
         attempts::{Answered, Came, Cause, Failure, Phase, Situation, Verdict, judge},
         health::{Health as _, Outcomes, Standing, Underway},
+        plan::Planned,
         route::Target,
     },
     wire::openai::stream::{Observer, Watch},
@@ -132,6 +133,10 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
         !matches!(verdict, Verdict::PassThrough | Verdict::GiveUp)
     };
     let mut its = Record::new(record.operation, record.phases.started);
+    its.trail = record.trail.as_ref().map(|trail| {
+        let Planned { provider, model, .. } = &second.attempted.planned;
+        Box::new(trail.beside(provider.id, model.as_ref().into(), world.now(), || world.random()))
+    });
     let Contest { which, ran, other } = {
         let lane = Lane::of(entitled, ask, second.attempted.planned.provider, record.phases.started);
         let target = second.attempted.target();
@@ -155,6 +160,14 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
     } else {
         entitled.keep_first(second.beside);
         course.skip = Some(second.at);
+    }
+    if let (Some(trail), Some(beside)) = (&mut record.trail, its.trail.take()) {
+        trail.join_beside(
+            *beside,
+            which == Which::Second,
+            world.now(),
+            other.map_or("cancelled", failure_of),
+        );
     }
     account(world, course, &mut second.attempted, other, &situation);
     if let (Which::Second, Some(came)) = (which, other) {
@@ -222,6 +235,14 @@ fn account<W: World>(
     if let Some(came) = came {
         course.losses.add(came);
         bear(world, loser, came, judge(came, situation, 0, || false));
+    }
+}
+
+/// In a word, why an attempt came to nothing.
+fn failure_of(came: Came) -> &'static str {
+    match came {
+        Came::Failed(failure) => attempt::result_of(failure).name(),
+        Came::Answered(_) => "error_answer",
     }
 }
 

@@ -25,6 +25,7 @@ pub mod seam;
 #[cfg(test)]
 mod sim;
 mod tending;
+mod timing;
 mod upstream_head;
 
 pub use attempt::{Watched, read_watching};
@@ -38,6 +39,7 @@ use self::{
     relay::Relayed,
     reply::Own,
     seam::{Wire, World},
+    timing::Marks,
 };
 use std::net::IpAddr;
 
@@ -48,7 +50,7 @@ use crate::{
         waiting::{Expiry, Waiting},
     },
     config::{
-        Limits, Snapshot,
+        Limits, Snapshot, Tracing,
         callers::{Caller, Callers},
         relay::Relay,
     },
@@ -56,6 +58,7 @@ use crate::{
         logged::{CallerTag, Keep, Logged},
         record::{self, Closed, Deadline, ModelName, OpenRecord, Outcome, Party, Record},
         sheet::Sheet,
+        trail::Trail,
     },
     policy::{
         admit::{self, Admitted, Knock, Visitor},
@@ -74,6 +77,7 @@ use crate::{
             rate_headers::RateHeaders,
             refusal::{Refusal, Retry},
         },
+        trace_context::{self, TraceParent},
     },
 };
 
@@ -125,6 +129,9 @@ pub struct Facts<'a> {
     payload: Payload,
     /// What the client hears of its limits.
     pub told: RateHeaders,
+    /// Moments that are told, where they are to be; and what is told of them.
+    marks: Option<Box<Marks>>,
+    timing: Option<Box<str>>,
     pub limits: &'a Limits,
     pub relay: Relay,
 }
@@ -141,6 +148,7 @@ impl Facts<'_> {
             address: self.visitor.address.unwrap_or(peer),
             method: self.method,
             http10: self.http10,
+            route: self.route,
             keep: self.keep,
             payload: self.payload.take(),
         }
@@ -172,6 +180,8 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         keep: payload::keep(world, &snapshot),
         payload: Payload::default(),
         told: RateHeaders::default(),
+        marks: None,
+        timing: None,
         limits: &snapshot.limits,
         relay: snapshot.relay,
     };
@@ -208,6 +218,8 @@ async fn exchange<'s, W: World>(
     let mut request = receive::head(world, client, &snapshot.limits).await?;
     record.phases.head_read = Some(world.now());
     note_head(world, &request, facts);
+    record.trail = trail_of(world, snapshot.tracing, &request);
+    facts.marks = timing::marks(snapshot.server.timing, &request);
     let asked = locate(&request);
     let knock = knock(world, client, &request, &asked);
     let admitted = admit::admit(snapshot, callers, world.quota(), knock, &mut facts.told, &mut facts.visitor);
@@ -219,6 +231,7 @@ async fn exchange<'s, W: World>(
     };
     record.operation = endpoint.operation();
     facts.payload = Payload::of(world, snapshot, admitted.caller(), &request, endpoint, facts.keep);
+    facts.mark(|marks| marks.admitted = Some(world.now()));
 
     let body = receive::body(world, client, &mut request, &admitted, endpoint.body(), &snapshot.limits).await;
     let read = world.now();
@@ -238,6 +251,7 @@ async fn exchange<'s, W: World>(
     let ask = ask.inspect_err(|_| facts.payload.ends_badly(&request))?;
     record.stream = ask.stream;
     record.model_asked = ask.model.as_ref().into();
+    facts.mark(|marks| marks.parsed = Some(world.now()));
     let plan = plan_of(world, snapshot, admitted.caller(), &ask, &request);
     let route = plan.as_ref().map_or_else(|_| plan::route_of(snapshot, &ask.model), |plan| plan.route);
     facts.route = route.map(|route| route.name.clone());
@@ -245,6 +259,7 @@ async fn exchange<'s, W: World>(
     let want = ask.want(&request, world.now(), world.unix_ms());
     let entitled = admit::entitle(snapshot, &mut admitted, plan, want, &mut facts.told);
     let mut entitled = entitled.inspect_err(|_| facts.payload.ends_badly(&request))?;
+    facts.mark(|marks| marks.routed = Some(world.now()));
     failover::serve_plan(world, client, snapshot, &mut entitled, request, &ask, facts, record).await
 }
 
@@ -334,6 +349,7 @@ async fn conclude<W: World>(
             let own = Own { extra: Some(("allow", allow)), ..Own::json(204, b"") };
             facts.stays &= !facts.unread;
             record.status = 204;
+            facts.time(&record.phases, world);
             if !reply::say(world, client, own, facts).await {
                 return (Outcome::ClientGone, Next::Close);
             }
@@ -367,6 +383,7 @@ async fn conclude<W: World>(
     refusal.body(&mut body);
     facts.payload.refused(&body);
     let retry = if facts.advice == Retry::default() { refusal.retry() } else { facts.advice };
+    facts.time(&record.phases, world);
     let own = Own { extra: refusal.header(), retry, ..Own::json(class.status, &body) };
     if !reply::say(world, client, own, facts).await {
         return (Outcome::ClientGone, Next::Close);
@@ -422,6 +439,21 @@ fn note_head<W: World>(world: &W, request: &Request, facts: &mut Facts<'_>) {
     };
 }
 
+/// What is kept of the exchange's trace and attempts, if anything is.
+fn trail_of<W: World>(world: &W, tracing: Tracing, request: &Request) -> Option<Box<Trail>> {
+    let fields = &request.head.fields;
+    let client = || TraceParent::of(fields, &request.buffer);
+    match tracing {
+        Tracing::Off => None,
+        Tracing::Noted => client().map(|client| Box::new(Trail::note(client))),
+        Tracing::Joined(share) => {
+            let client = client();
+            let keeps_state = client.is_some() && trace_context::is_good_state(fields, &request.buffer);
+            Some(Box::new(Trail::join(client, keeps_state, share, || world.random())))
+        }
+    }
+}
+
 /// A client's own request id is taken if it can be logged, searched and sent on as it is.
 fn is_fit_id(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
@@ -460,7 +492,7 @@ async fn list_models<W: World>(
     snapshot: &Snapshot,
     admitted: &Admitted<'_, W::Quota>,
     model: Option<&str>,
-    facts: &Facts<'_>,
+    facts: &mut Facts<'_>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
     let models = world.models();
@@ -482,6 +514,7 @@ async fn list_models<W: World>(
     };
     record.status = 200;
     record.bytes_out = body.len() as u64;
+    facts.time(&record.phases, world);
     if reply::say(world, client, Own::json(200, body), facts).await {
         Ok(Relayed::Whole)
     } else {

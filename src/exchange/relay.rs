@@ -120,6 +120,7 @@ pub(super) async fn relay<W: World>(
                 if let Some(request) = request.take() {
                     world.local().recycle(request.buffer);
                 }
+                facts.time(&record.phases, world);
                 match client.begun() {
                     Some(outward) => {
                         ours.clear();

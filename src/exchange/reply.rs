@@ -182,7 +182,11 @@ pub(super) fn commit(ours: &mut Vec<u8>, facts: &mut Facts<'_>, status: u16, len
     if chunked { Outward::Chunked } else { Outward::Bare }
 }
 
+/// What is said last, because it is known last.
 fn connection(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
+    if let Some(timing) = facts.timing.as_deref().and_then(|timing| HeaderSafe::new(timing.as_bytes())) {
+        writer.field("server-timing", timing);
+    }
     if !facts.stays {
         writer.field("connection", const { HeaderSafe::fixed("close") });
     } else if facts.http10 {

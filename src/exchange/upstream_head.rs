@@ -4,7 +4,10 @@ use super::{ask::Ask, receive::Request};
 pub(super) use crate::wire::openai::upstream_head::Written;
 use crate::{
     policy::route::Target,
-    wire::openai::upstream_head::{self, To},
+    wire::{
+        openai::upstream_head::{self, To},
+        trace_context::Onward,
+    },
 };
 
 /// Appends the head for a body of `body_bytes` to `out`.
@@ -14,6 +17,7 @@ pub(super) fn write(
     request: &Request,
     ask: &Ask,
     body_bytes: usize,
+    trace: Option<&Onward>,
 ) -> Written {
     let provider = target.provider;
     let to = To {
@@ -21,5 +25,5 @@ pub(super) fn write(
         base_path: provider.base_path.as_bytes(),
         credential_line: provider.keys[usize::from(target.key)].line.expose(),
     };
-    upstream_head::write(out, to, ask.endpoint, &request.head, &request.buffer, body_bytes)
+    upstream_head::write(out, to, ask.endpoint, &request.head, &request.buffer, body_bytes, trace)
 }

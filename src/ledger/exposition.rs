@@ -46,6 +46,8 @@ pub struct Facts {
     pub log_kept_dropped: u64,
     pub log_payloads: u64,
     pub log_payloads_dropped: u64,
+    /// What an OpenTelemetry collector took and did not take, by signal; empty where there is none.
+    pub otlp: Vec<(&'static str, u64, u64)>,
     pub shards: Vec<ShardFacts>,
     pub health: HealthFacts,
     /// Providers that are checked.
@@ -120,6 +122,16 @@ pub fn render(book: &Book, facts: &Facts, format: Format) -> String {
     page.family(names::LOG_KEPT_DROPPED).sample(&[], facts.log_kept_dropped);
     page.family(names::LOG_PAYLOADS).sample(&[], facts.log_payloads);
     page.family(names::LOG_PAYLOADS_DROPPED).sample(&[], facts.log_payloads_dropped);
+    if !facts.otlp.is_empty() {
+        page.family(names::OTLP_SENT);
+        for (signal, sent, _) in &facts.otlp {
+            page.sample(&[("signal", signal)], *sent);
+        }
+        page.family(names::OTLP_DROPPED);
+        for (signal, _, dropped) in &facts.otlp {
+            page.sample(&[("signal", signal)], *dropped);
+        }
+    }
     page.family(names::PANICS).sample(&[], totals.panics);
     shards(&mut page, &facts.shards);
     page.finish()

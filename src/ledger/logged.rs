@@ -24,6 +24,8 @@ pub struct Logged {
     /// `None`: no head was read.
     pub method: Option<Method>,
     pub http10: bool,
+    /// The route that was asked for.
+    pub route: Option<Box<str>>,
     pub keep: Keep,
     /// Copies of what was said, where they were wanted.
     pub payload: Option<Box<Payload>>,
@@ -137,6 +139,7 @@ mod tests {
             address: Ipv4Addr::LOCALHOST.into(),
             method: None,
             http10: false,
+            route: None,
             keep: Keep::decide(&kept, asked, 10),
             payload: None,
         };

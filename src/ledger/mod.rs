@@ -15,4 +15,5 @@ pub mod page;
 pub mod record;
 pub mod series;
 pub mod sheet;
+pub mod trail;
 pub mod varint;

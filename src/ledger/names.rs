@@ -180,6 +180,14 @@ pub const LOG_PAYLOADS_DROPPED: Metric = counter(
     "rw_log_payloads_dropped_total",
     "Payloads that were to be kept and were not: too many bytes waited, or the store failed.",
 );
+pub const OTLP_SENT: Metric = counter(
+    "rw_otlp_sent_total",
+    "Data points, spans and log records that the OpenTelemetry collector took.",
+);
+pub const OTLP_DROPPED: Metric = counter(
+    "rw_otlp_dropped_total",
+    "Data points, spans and log records that it did not take, or that nobody could wait for.",
+);
 pub const PANICS: Metric =
     counter("rw_task_panics_total", "Tasks that panicked and were caught. Each is a bug.");
 pub const CONNECTIONS: Metric = gauge("rw_connections", "Client connections open now.");

@@ -9,7 +9,11 @@ use smallvec::SmallVec;
 
 use crate::{
     base::{ids::ProviderId, money::NanoUsd, now::Now},
-    ledger::{counts::CountKey, sheet::Sheet},
+    ledger::{
+        counts::CountKey,
+        sheet::Sheet,
+        trail::{Trail, Try},
+    },
     wire::{estimate::MilliTokens, token::TokenId},
 };
 
@@ -45,6 +49,8 @@ pub struct Record {
     pub cost: Option<NanoUsd>,
     /// What became of the upstream's answer after the client had left in its middle; `None`: nothing of it was read then.
     pub unheard: Option<Unheard>,
+    /// Its trace and its attempts, where somebody wants to know.
+    pub trail: Option<Box<Trail>>,
     /// Set by [`Record::close`] and nothing else.
     outcome: Option<Outcome>,
 }
@@ -80,8 +86,14 @@ impl Record {
             said: MilliTokens::default(),
             cost: None,
             unheard: None,
+            trail: None,
             outcome: None,
         }
+    }
+
+    /// The attempt under way, where attempts are kept.
+    pub fn last_try(&mut self) -> Option<&mut Try> {
+        self.trail.as_mut()?.tries.last_mut()
     }
 
     /// Nothing could be done between these moments but wait for `party`: this is not our overhead.

@@ -11,3 +11,4 @@ pub mod openai;
 pub mod proxy_protocol;
 pub mod sse;
 pub mod token;
+pub mod trace_context;

@@ -58,7 +58,10 @@ fn each_request_leaves_one_line_that_says_what_became_of_it() {
     let provider = Provider::start();
     let place = Place::new();
     let gateway = Gateway::with(&provider, &place.setup(""));
-    let own_id = chat("sim", false).replace("Host:", "x-request-id: my-own_1\r\nHost:");
+    let own_id = chat("sim", false).replace(
+        "Host:",
+        "x-request-id: my-own_1\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nHost:",
+    );
     gateway.ask(own_id).expect(200);
     gateway.stream("sim").expect(200);
     gateway.ask(post("/v1/chat/completions", "{")).refusal(400);
@@ -69,6 +72,11 @@ fn each_request_leaves_one_line_that_says_what_became_of_it() {
 
     let [whole, stream, broken, nowhere, down, models] = &lines[..] else { panic!("{lines:?}") };
     assert_eq!(whole["request_id"], "my-own_1");
+    assert_eq!(whole["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert!(
+        stream["trace_id"].is_null() && whole["route"].is_null() && whole["cost_usd"].is_null(),
+        "{whole}"
+    );
     assert_eq!((&whole["status"], &whole["outcome"]), (&200.into(), &"completed".into()));
     assert_eq!((&whole["method"], &whole["operation"]), (&"POST".into(), &"chat".into()));
     assert_eq!((&whole["model_asked"], &whole["model_used"]), (&model("sim").into(), &"sim".into()));

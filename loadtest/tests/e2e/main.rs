@@ -39,5 +39,6 @@ mod support;
 mod tended;
 mod tls;
 mod tools;
+mod tracing;
 mod upstream;
 mod upstream_tls;

@@ -1,6 +1,6 @@
 """Starts a simulated provider and a gateway, runs the SDK cases in front of them, and sums up.
 
-    python run.py --bin target/debug --backend io_uring [--suites python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,litellm]
+    python run.py --bin target/debug --backend io_uring [--suites python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,otlp,litellm]
 
 Each program is started by this script, waited for until it says that it is ready, and ended by its process id. The
 last line is `N passed, N failed`; a suite that cannot run, or a shard on another backend than asked for, is a failure.
@@ -247,6 +247,36 @@ fallbacks = ["sim/sim"]
     yield run(f"metrics on {args.backend}", script)
 
 
+OTLP = """
+[otlp]
+endpoint = "http://127.0.0.1:{port}"
+headers = {{ authorization = "Bearer ${{RINGWAY_TEST_COLLECTOR_KEY}}" }}
+interval_secs = 0.2
+service_name = "ringway-test"
+resource = {{ "deployment.environment.name" = "loopback" }}
+[[route]]
+name = "two"
+model = "sim/otlp-first,status=500"
+fallbacks = ["sim/otlp-second"]
+"""
+
+
+def otlp_suite(args, scratch, stack):
+    """A collector that decodes what the gateway sends. It starts after the gateway: until then nothing is lost."""
+    sim = Program("provider-otlp", [args.bin / "ringway-load", "provider", "--listen", "127.0.0.1:0"], scratch)
+    stack.callback(sim.close)
+    address = sim.until("it says where it listens", lambda: re.search(r"127\.0\.0\.1:\d+", sim.said()))[0]
+    port = free_port()
+    os.environ["RINGWAY_TEST_COLLECTOR_KEY"] = "collector-key"
+    providers = [("sim", f"http://{address}/v1", "sk-test-canary"), ("down", "http://127.0.0.1:1/v1", "sk-unused")]
+    gateway = Gateway("gateway-otlp", args, scratch, providers, more=OTLP.format(port=port))
+    stack.callback(gateway.close)
+    script = [sys.executable, HERE / "cases_otlp.py", "--base-url", f"http://127.0.0.1:{gateway.port}/v1"]
+    script += ["--provider-url", f"http://{address}", "--filter", args.filter]
+    env = {"RINGWAY_TEST_COLLECTOR_PORT": str(port), "RINGWAY_TEST_ADMIN": f"http://127.0.0.1:{gateway.admin}"}
+    yield run(f"otlp on {args.backend}", script, env)
+
+
 def litellm_suite(args, scratch, stack):
     """The Python SDK through the gateway to LiteLLM's proxy."""
     port = free_port()
@@ -266,7 +296,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="where ringway and ringway-load are")
     parser.add_argument("--backend", required=True, choices=["io_uring", "epoll"])
-    parser.add_argument("--suites", default="python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,litellm")
+    parser.add_argument("--suites", default="python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,otlp,litellm")
     parser.add_argument("--node", default="node", help="Node 22 or later")
     parser.add_argument("--node-cases", type=pathlib.Path, default=HERE / "cases.mjs", help="with node_modules beside it")
     parser.add_argument("--litellm", default="litellm", help="LiteLLM's command")
@@ -282,12 +312,14 @@ def main():
     try:
         parts = []
         cuts = [suite for suite in suites if suite.endswith("-cuts")]
-        if sdk := [suite for suite in suites if suite not in ("litellm", "metrics", *cuts)]:
+        if sdk := [suite for suite in suites if suite not in ("litellm", "metrics", "otlp", *cuts)]:
             parts.append(lambda stack: sdk_suites(args, scratch, stack, sdk))
         if cuts:
             parts.append(lambda stack: cut_suites(args, scratch, stack, cuts))
         if "metrics" in suites:
             parts.append(lambda stack: metrics_suite(args, scratch, stack))
+        if "otlp" in suites:
+            parts.append(lambda stack: otlp_suite(args, scratch, stack))
         if "litellm" in suites:
             parts.append(lambda stack: litellm_suite(args, scratch, stack))
         for part in parts:

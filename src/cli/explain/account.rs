@@ -437,7 +437,7 @@ fn request(target: &Planned<'_>, asked: &Asked<'_>, head: &RequestHead, bytes: &
         credential_line: &credential_line,
     };
     let mut out = Vec::new();
-    let _ = upstream_head::write(&mut out, to, asked.endpoint, head, bytes, 0);
+    let _ = upstream_head::write(&mut out, to, asked.endpoint, head, bytes, 0, None);
     let text = String::from_utf8_lossy(&out);
     let lines = text.split("\r\n").filter(|line| !line.is_empty());
     let head = lines.map(|line| match line.split_once(':') {

@@ -1,7 +1,7 @@
 //! The log thread: takes the lines that cores have left, renders them and writes them. Whatever it writes to may be slow,
 //! stuck, full or gone: that costs lines, which are counted, and no core anything.
 
-mod render;
+pub(super) mod render;
 mod sink;
 
 use std::{
@@ -27,6 +27,7 @@ use crate::{
     control::{
         log::Log,
         log_store::{Keeper, Spoken},
+        otlp::Feed,
         standing::Reloads,
     },
     ledger::logged::Logged,
@@ -105,6 +106,8 @@ pub struct Task {
     pub target: Option<LogTarget>,
     /// Who keeps what is to be kept besides.
     pub keeper: Option<Keeper>,
+    /// Who wants the exchanges besides.
+    pub feed: Option<Feed>,
     pub pipes: Arc<[LogPipe]>,
     /// Of the lines that reach their target, or do not.
     pub tally: Arc<Tally>,
@@ -152,6 +155,9 @@ impl Writer {
                 if self.sink.is_some() {
                     render::line(self.task.format, &line, &words, &mut self.text);
                     self.rendered += 1;
+                }
+                if let Some(feed) = &self.task.feed {
+                    feed.offer(core, line);
                 }
                 if self.text.len() >= WRITE_BYTES {
                     self.flush();
@@ -207,6 +213,7 @@ mod tests {
             format: LogFormat::Logfmt,
             target: Some(target),
             keeper: None,
+            feed: None,
             pipes: pipes.clone(),
             tally: tally.clone(),
             names: Arc::default(),

@@ -9,6 +9,7 @@ use crate::{
     base::{
         calendar::{date, day},
         ids::ProviderRoll,
+        money::NanoUsd,
     },
     config::LogFormat,
     control::log_store::Row,
@@ -20,16 +21,16 @@ use crate::{
 };
 
 /// What a line is made of besides the exchange.
-pub(super) struct Words<'a> {
-    pub(super) core: usize,
-    pub(super) roll: &'a ProviderRoll,
-    pub(super) rules: &'a Rules,
+pub(in crate::control) struct Words<'a> {
+    pub(in crate::control) core: usize,
+    pub(in crate::control) roll: &'a ProviderRoll,
+    pub(in crate::control) rules: &'a Rules,
 }
 
 /// For identifiers: their digits are nobody's number.
 static KEYS_ALONE: LazyLock<Rules> = LazyLock::new(Rules::default);
 
-fn masked(rules: &Rules, text: &str) -> String {
+pub(in crate::control) fn masked(rules: &Rules, text: &str) -> String {
     let masked = String::from_utf8(mask(rules, text.as_bytes()));
     debug_assert!(masked.is_ok(), "masking text leaves text");
     masked.unwrap_or_default()
@@ -50,13 +51,14 @@ pub(super) fn line(format: LogFormat, logged: &Logged, words: &Words<'_>, text: 
 }
 
 /// A member's value.
-enum Value<'a> {
+pub(in crate::control) enum Value<'a> {
     Absent,
     Text(&'a str),
     Number(u64),
     Flag(bool),
     Time { unix_ms: u64 },
     Millis { us: u64 },
+    Usd(NanoUsd),
 }
 
 impl<'a> From<Option<&'a str>> for Value<'a> {
@@ -72,7 +74,11 @@ impl From<Option<u64>> for Value<'_> {
 }
 
 /// Everything a line says, in its order. What is not known is said to be absent.
-fn members(logged: &Logged, words: &Words<'_>, mut say: impl FnMut(&str, Value<'_>)) {
+pub(in crate::control) fn members(
+    logged: &Logged,
+    words: &Words<'_>,
+    mut say: impl FnMut(&'static str, Value<'_>),
+) {
     let record = &logged.closed;
     let caller = logged.caller.as_ref();
     // What clients write as they like. A key ends up there sooner than one thinks.
@@ -80,6 +86,7 @@ fn members(logged: &Logged, words: &Words<'_>, mut say: impl FnMut(&str, Value<'
     let asked = masked(words.rules, record.model_asked.as_str());
     let used = masked(words.rules, record.model_used.as_str());
     let address = logged.address.to_canonical().to_string();
+    let trace = record.trail.as_ref().map(|trail| trail.trace.to_string());
     let provider = record.provider.map(|id| words.roll.name(id).unwrap_or("unknown"));
     say("time", Value::Time { unix_ms: logged.ended_unix_ms });
     say("request_id", known(&id));
@@ -88,6 +95,7 @@ fn members(logged: &Logged, words: &Words<'_>, mut say: impl FnMut(&str, Value<'
     say("address", Value::Text(&address));
     say("method", logged.method.and_then(|method| method.token()).into());
     say("operation", Value::Text(record.operation));
+    say("route", logged.route.as_deref().into());
     say("model_asked", known(&asked));
     say("model_used", known(&used));
     say("provider", provider.into());
@@ -100,6 +108,7 @@ fn members(logged: &Logged, words: &Words<'_>, mut say: impl FnMut(&str, Value<'
     say("completion_tokens", record.tokens.completion.into());
     say("cached_tokens", record.tokens.cached.into());
     say("reasoning_tokens", record.tokens.reasoning.into());
+    say("cost_usd", record.cost.map_or(Value::Absent, Value::Usd));
     say("bytes_in", Value::Number(record.bytes_in));
     say("bytes_out", Value::Number(record.bytes_out));
     say("duration_ms", Value::Millis { us: record.duration_us() });
@@ -108,6 +117,7 @@ fn members(logged: &Logged, words: &Words<'_>, mut say: impl FnMut(&str, Value<'
     say("ttft_ms", record.first_token_us().map_or(Value::Absent, |us| Value::Millis { us }));
     say("unheard", record.unheard.map(|unheard| unheard.end.name()).into());
     say("unheard_bytes", record.unheard.map(|unheard| unheard.bytes).into());
+    say("trace_id", trace.as_deref().into());
     say("core", Value::Number(words.core as u64));
 }
 
@@ -172,6 +182,7 @@ fn bare(value: Value<'_>, text: &mut Vec<u8>) {
         Value::Absent => {}
         Value::Text(value) => put(text, value),
         Value::Number(number) => put(text, number),
+        Value::Usd(cost) => put(text, cost),
         Value::Flag(flag) => put(text, flag),
         Value::Time { unix_ms } => put(text, Rfc3339(unix_ms)),
         Value::Millis { us } => put(text, format_args!("{}.{:03}", us / 1_000, us % 1_000)),
@@ -295,8 +306,9 @@ mod tests {
             logged::{CallerTag, Keep},
             record::{Deadline, Outcome, Party, Record, Tokens},
             sheet::Sheet,
+            trail::Trail,
         },
-        wire::{http1::head::Method, token::TokenId},
+        wire::{http1::head::Method, token::TokenId, trace_context::TraceParent},
     };
 
     const ENDED: u64 = 1_795_357_672_123;
@@ -316,6 +328,9 @@ mod tests {
         record.model_asked = "openai/gpt-4o".into();
         record.model_used = "gpt-4o".into();
         record.attempts = 2;
+        record.cost = Some(NanoUsd(3_340_000));
+        let client = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        record.trail = Some(Box::new(Trail::note(TraceParent::parse(client).expect("a parent"))));
         record.phases.first_token = Some(Now(420_500_000));
         record.waited(Party::Upstream, Now(1_100_000), Now(1_900_900_000));
         record.tokens = Tokens {
@@ -337,6 +352,7 @@ mod tests {
             address: "::ffff:192.0.2.7".parse().expect("an address"),
             method: Some(Method::Post),
             http10: false,
+            route: Some("support".into()),
             keep: Keep::No,
             payload: None,
         }
@@ -380,12 +396,12 @@ mod tests {
         check(
             LogFormat::Json,
             &whole(),
-            r#"{"time":"2026-11-22T14:27:52.123Z","request_id":"0193-abc_D","caller_id":"abcdefghij234567","caller":"Frontend","address":"192.0.2.7","method":"POST","operation":"chat","model_asked":"openai/gpt-4o","model_used":"gpt-4o","provider":"openai","status":200,"outcome":"completed","refusal":null,"attempts":2,"stream":true,"prompt_tokens":1200,"completion_tokens":34,"cached_tokens":1024,"reasoning_tokens":0,"bytes_in":4321,"bytes_out":98765,"duration_ms":1900.250,"overhead_ms":0.450,"upstream_ms":1899.800,"ttft_ms":419.500,"unheard":null,"unheard_bytes":null,"core":3}"#,
+            r#"{"time":"2026-11-22T14:27:52.123Z","request_id":"0193-abc_D","caller_id":"abcdefghij234567","caller":"Frontend","address":"192.0.2.7","method":"POST","operation":"chat","route":"support","model_asked":"openai/gpt-4o","model_used":"gpt-4o","provider":"openai","status":200,"outcome":"completed","refusal":null,"attempts":2,"stream":true,"prompt_tokens":1200,"completion_tokens":34,"cached_tokens":1024,"reasoning_tokens":0,"cost_usd":0.00334,"bytes_in":4321,"bytes_out":98765,"duration_ms":1900.250,"overhead_ms":0.450,"upstream_ms":1899.800,"ttft_ms":419.500,"unheard":null,"unheard_bytes":null,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","core":3}"#,
         );
         check(
             LogFormat::Json,
             &nothing(),
-            r#"{"time":"2000-02-29T00:00:00.007Z","request_id":null,"caller_id":null,"caller":null,"address":"127.0.0.1","method":null,"operation":"none","model_asked":null,"model_used":null,"provider":null,"status":null,"outcome":"timed_out_head","refusal":null,"attempts":0,"stream":false,"prompt_tokens":null,"completion_tokens":null,"cached_tokens":null,"reasoning_tokens":null,"bytes_in":0,"bytes_out":0,"duration_ms":10000.000,"overhead_ms":10000.000,"upstream_ms":0.000,"ttft_ms":null,"unheard":null,"unheard_bytes":null,"core":3}"#,
+            r#"{"time":"2000-02-29T00:00:00.007Z","request_id":null,"caller_id":null,"caller":null,"address":"127.0.0.1","method":null,"operation":"none","route":null,"model_asked":null,"model_used":null,"provider":null,"status":null,"outcome":"timed_out_head","refusal":null,"attempts":0,"stream":false,"prompt_tokens":null,"completion_tokens":null,"cached_tokens":null,"reasoning_tokens":null,"cost_usd":null,"bytes_in":0,"bytes_out":0,"duration_ms":10000.000,"overhead_ms":10000.000,"upstream_ms":0.000,"ttft_ms":null,"unheard":null,"unheard_bytes":null,"trace_id":null,"core":3}"#,
         );
     }
 
@@ -395,10 +411,10 @@ mod tests {
             LogFormat::Logfmt,
             &whole(),
             "time=2026-11-22T14:27:52.123Z request_id=0193-abc_D caller_id=abcdefghij234567 caller=Frontend \
-             address=192.0.2.7 method=POST operation=chat model_asked=openai/gpt-4o model_used=gpt-4o \
+             address=192.0.2.7 method=POST operation=chat route=support model_asked=openai/gpt-4o model_used=gpt-4o \
              provider=openai status=200 outcome=completed attempts=2 stream=true prompt_tokens=1200 \
-             completion_tokens=34 cached_tokens=1024 reasoning_tokens=0 bytes_in=4321 bytes_out=98765 \
-             duration_ms=1900.250 overhead_ms=0.450 upstream_ms=1899.800 ttft_ms=419.500 core=3",
+             completion_tokens=34 cached_tokens=1024 reasoning_tokens=0 cost_usd=0.00334 bytes_in=4321 bytes_out=98765 \
+             duration_ms=1900.250 overhead_ms=0.450 upstream_ms=1899.800 ttft_ms=419.500 trace_id=4bf92f3577b34da6a3ce929d0e0e4736 core=3",
         );
         check(
             LogFormat::Logfmt,
@@ -446,7 +462,7 @@ mod tests {
         let json: Json = serde_json::from_str(&rendered(LogFormat::Json, &logged)).expect("JSON");
         let ill = logged.closed.model_asked.as_str();
         assert_eq!((json["model_asked"].as_str(), json["request_id"].as_str()), (Some(ill), Some(ill)));
-        assert_eq!(json.as_object().map(serde_json::Map::len), Some(28));
+        assert_eq!(json.as_object().map(serde_json::Map::len), Some(31));
         let logfmt = rendered(LogFormat::Logfmt, &logged);
         assert!(
             logfmt.contains(r#" model_asked="a\"b\\c\u000ad\u000d\u001b[2J\u2028\u202e\u0085é😀 =x" "#),

@@ -50,7 +50,7 @@ impl fmt::Display for Trouble {
 impl std::error::Error for Trouble {}
 
 impl Trouble {
-    fn with(path: &Path, error: &io::Error) -> Self {
+    pub(super) fn with(path: &Path, error: &io::Error) -> Self {
         Self(format!("{}: {error}", path.display()))
     }
 }

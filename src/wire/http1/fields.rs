@@ -57,7 +57,7 @@ pub fn is_for_this_hop(fields: &[Field], bytes: &[u8], name: &[u8]) -> bool {
 
 /// The elements of a comma-separated list without the white space around them. Empty ones are skipped, as RFC 9110
 /// §5.6.1.2 wants.
-pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 

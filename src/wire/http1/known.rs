@@ -52,6 +52,7 @@ known! {
     OpenaiProject "openai-project"
     RequestId "x-request-id"
     Server "server"
+    ServerTimingAsked "x-ringway-server-timing"
     SetCookie "set-cookie"
     ShouldRetry "x-should-retry"
     TraceParent "traceparent"
@@ -105,6 +106,7 @@ impl Known {
             (18, Some(b'c')) => Self::CollectLogAlias,
             (19, Some(b'o')) => Self::OpenaiOrganization,
             (21, Some(b'x')) => Self::CollectLog,
+            (23, Some(b'x')) => Self::ServerTimingAsked,
             (25, Some(b's')) => Self::TransportSecurity,
             (26, Some(b'c')) => Self::CollectPayloadAlias,
             (27, Some(b'a')) => Self::AllowOrigin,

@@ -4,10 +4,13 @@
 use super::endpoint::Endpoint;
 use crate::{
     base::span::Span,
-    wire::http1::{
-        Known,
-        head::RequestHead,
-        render::{HeaderSafe, TargetSafe, request_line},
+    wire::{
+        http1::{
+            Known,
+            head::RequestHead,
+            render::{HeaderSafe, TargetSafe, request_line},
+        },
+        trace_context::Onward,
     },
 };
 
@@ -29,6 +32,9 @@ pub struct Written {
 }
 
 /// Appends the head for a body of `body_bytes` to `out`. `bytes` is what the client's `head` was parsed from.
+///
+/// With `trace` the gateway takes part in the client's trace, and the provider's parent is the attempt; without it, it does
+/// not, and what the client said of its trace goes on unchanged and unread.
 pub fn write(
     out: &mut Vec<u8>,
     to: To<'_>,
@@ -36,6 +42,7 @@ pub fn write(
     head: &RequestHead,
     bytes: &[u8],
     body_bytes: usize,
+    trace: Option<&Onward>,
 ) -> Written {
     let start = out.len();
     // Both come from a checked configuration and a table of ours.
@@ -49,13 +56,19 @@ pub fn write(
     }
     let credential = ours.line(to.credential_line);
     let mut seen = 0u64;
+    if let Some(trace) = trace {
+        ours.field(Known::TraceParent.text(), trace.parent());
+    }
     for field in &head.fields {
         let bit = 1 << field.known as u32;
-        // Once: of several, the first.
-        if is_passed_on(field.known)
-            && seen & bit == 0
-            && let Some(value) = HeaderSafe::new(field.value.of(bytes))
-        {
+        let passes = match field.known {
+            // A list over several fields, or what only its reader may judge: all of them.
+            Known::TraceState => trace.is_none_or(|trace| trace.keeps_state),
+            Known::TraceParent => trace.is_none(),
+            // Once: of several, the first.
+            known => is_passed_on(known) && seen & bit == 0,
+        };
+        if passes && let Some(value) = HeaderSafe::new(field.value.of(bytes)) {
             seen |= bit;
             ours.field(field.known.text(), value);
         }
@@ -70,13 +83,7 @@ pub fn write(
 fn is_passed_on(field: Known) -> bool {
     matches!(
         field,
-        Known::ContentType
-            | Known::Accept
-            | Known::UserAgent
-            | Known::OpenaiBeta
-            | Known::IdempotencyKey
-            | Known::TraceParent
-            | Known::TraceState
+        Known::ContentType | Known::Accept | Known::UserAgent | Known::OpenaiBeta | Known::IdempotencyKey
     )
 }
 
@@ -87,11 +94,16 @@ mod tests {
 
     #[track_caller]
     fn check(fields: &str, expect: &str) {
+        check_traced(fields, None, expect);
+    }
+
+    #[track_caller]
+    fn check_traced(fields: &str, trace: Option<&Onward>, expect: &str) {
         let bytes = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\n{fields}\r\n");
         let head = parse_request(bytes.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
         let to = To { authority: b"p", base_path: b"/v1", credential_line: b"authorization: k\r\n" };
         let mut out = b"before".to_vec();
-        let written = write(&mut out, to, Endpoint::ChatCompletions, &head, bytes.as_bytes(), 7);
+        let written = write(&mut out, to, Endpoint::ChatCompletions, &head, bytes.as_bytes(), 7, trace);
         let start = "POST /v1/chat/completions HTTP/1.1\r\nhost: p\r\nauthorization: k\r\n";
         let end = "accept-encoding: identity\r\ncontent-length: 7\r\n\r\n";
         assert_eq!(written.whole.of(&out), format!("{start}{expect}{end}").as_bytes());
@@ -105,5 +117,21 @@ mod tests {
         check("User-Agent: a\r\nuser-agent: b\r\n", "user-agent: a\r\n");
         check("authorization: Bearer c\r\ncookie: c\r\nx-api-key: c\r\naccept-encoding: gzip\r\n", "");
         check("connection: close\r\nx-any: 1\r\naccept: */*\r\n", "accept: */*\r\n");
+    }
+
+    #[test]
+    fn a_trace_is_taken_part_in_or_passed_on_unchanged() {
+        let parent = |digit: char| format!("00-{}-{}-01", "a".repeat(32), digit.to_string().repeat(16));
+        let theirs = format!("traceparent: {}\r\ntracestate: a=1\r\ntracestate: b=2\r\n", parent('1'));
+        check(&theirs, &theirs);
+        // Not read, not judged: two of them stay two.
+        check("traceparent: x\r\ntraceparent: y\r\n", "traceparent: x\r\ntraceparent: y\r\n");
+        let mut trace =
+            Onward { parent: *b"00-00000000000000000000000000000000-0000000000000000-00", keeps_state: true };
+        trace.parent.copy_from_slice(parent('2').as_bytes());
+        let ours = format!("traceparent: {}\r\n", parent('2'));
+        check_traced(&theirs, Some(&trace), &format!("{ours}tracestate: a=1\r\ntracestate: b=2\r\n"));
+        check_traced(&theirs, Some(&Onward { keeps_state: false, ..trace }), &ours);
+        check_traced("", Some(&trace), &ours);
     }
 }

@@ -1,0 +1,328 @@
+//! Telemetry for an OpenTelemetry collector: a thread that takes what the log thread hands on, makes spans and records of
+//! it, and reads the figures each interval. A collector that is slow, full or gone costs telemetry, which is counted, and
+//! nobody else anything.
+
+mod figures;
+mod page;
+mod post;
+mod records;
+mod spans;
+mod words;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use prost::Message;
+use rustls::ClientConfig;
+
+pub use self::post::Signal;
+use self::post::{Collector, NotTaken};
+use crate::{
+    base::{
+        limits::{OTLP_BACKOFF, OTLP_BACKOFF_MAX, OTLP_BATCH_MAX, OTLP_TRIES_MAX, OTLP_WAITING_MAX},
+        now::Now,
+    },
+    bridge::{bulletin::Bulletin, tally::Tally},
+    config::{Otlp, Signals, Snapshot},
+    control::{Clock, access_log::render::Words, log::Log, standing::Reloads, state::unix_ms},
+    ledger::logged::Logged,
+};
+
+/// What was sent and what was not: data points, spans, records; in the order of [`Signal::ALL`].
+pub type Tallies = [Tally; 3];
+
+/// What the thread works with.
+pub struct Task {
+    pub settings: Arc<Otlp>,
+    /// For an endpoint that begins with https.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// The page of `/metrics` as it is now.
+    pub page: Box<dyn Fn() -> String + Send>,
+    pub names: Arc<Reloads>,
+    pub snapshots: Arc<Bulletin<Snapshot>>,
+    pub tallies: Arc<Tallies>,
+    pub clock: Clock,
+}
+
+/// The thread that sends.
+pub struct OtlpThread {
+    feed: Option<Feed>,
+    stop: mpsc::Sender<()>,
+    ended: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Where exchanges are left for it. Cheap to clone.
+#[derive(Clone)]
+pub struct Feed {
+    lines: SyncSender<Line>,
+    signals: Signals,
+    tallies: Arc<Tallies>,
+}
+
+/// An exchange, and the core it ran on.
+struct Line {
+    core: usize,
+    logged: Logged,
+}
+
+impl Feed {
+    /// Leaves an exchange, or drops and counts it.
+    pub fn offer(&self, core: usize, logged: Logged) {
+        let spans = self.spans_of(&logged);
+        if spans == 0 && !self.signals.logs {
+            return;
+        }
+        match self.lines.try_send(Line { core, logged }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.tallies[Signal::Traces as usize].count_dropped(spans);
+                self.tallies[Signal::Logs as usize].count_dropped(self.signals.logs.into());
+            }
+        }
+    }
+
+    fn spans_of(&self, logged: &Logged) -> u64 {
+        let trail = logged.closed.trail.as_deref().filter(|trail| self.signals.traces && trail.is_sampled());
+        trail.map_or(0, |trail| 1 + trail.tries.len() as u64)
+    }
+}
+
+impl OtlpThread {
+    pub fn start(task: Task, log: Log) -> io::Result<Self> {
+        let (lines, waiting) = mpsc::sync_channel(OTLP_WAITING_MAX);
+        let (stop, stopped) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        let feed = Feed { lines, signals: task.settings.signals, tallies: task.tallies.clone() };
+        let thread = std::thread::Builder::new().name("rw-otlp".to_owned()).spawn(move || {
+            Exporter::new(task, log).run(&waiting, &stopped);
+            // Nobody waits any more if the end took too long.
+            let _ = end.send(());
+        })?;
+        Ok(Self { feed: Some(feed), stop, ended, thread })
+    }
+
+    /// For the log thread; `None` where neither spans nor records are made.
+    pub fn feed(&self) -> Option<Feed> {
+        self.feed.clone().filter(|feed| feed.signals.traces || feed.signals.logs)
+    }
+
+    /// Sends what is left, after the log thread has ended. False if that takes longer than `patience`.
+    pub fn stop(mut self, patience: Duration) -> bool {
+        self.feed = None;
+        drop(self.stop);
+        let in_time = self.ended.recv_timeout(patience).is_ok();
+        if in_time {
+            let _ = self.thread.join();
+        }
+        in_time
+    }
+}
+
+/// A request that was not taken yet.
+struct Unsent {
+    signal: Signal,
+    body: Vec<u8>,
+    count: u64,
+    tries: u32,
+}
+
+struct Exporter {
+    task: Task,
+    collector: Collector,
+    log: Log,
+    started_unix_ns: u64,
+    batch: Vec<Line>,
+    unsent: Vec<Unsent>,
+    /// The operator knows that nothing is taken.
+    is_told: bool,
+}
+
+impl Exporter {
+    fn new(mut task: Task, log: Log) -> Self {
+        let collector = Collector::new(task.settings.clone(), task.tls.take());
+        let started_unix_ns = unix_ms().saturating_mul(1_000_000);
+        Self { task, collector, log, started_unix_ns, batch: Vec::new(), unsent: Vec::new(), is_told: false }
+    }
+
+    fn run(&mut self, waiting: &Receiver<Line>, stopped: &Receiver<()>) {
+        let interval = self.task.settings.interval;
+        let mut due = self.now() + interval;
+        let mut retry_at = None;
+        loop {
+            let wake = retry_at.map_or(due, |at: Now| at.min(due));
+            let patience = wake.since(self.now());
+            // While something is unsent and the batch is full, the queue fills, and what does not fit there is counted.
+            let is_full = self.batch.len() >= OTLP_BATCH_MAX;
+            let is_over = if is_full && !self.unsent.is_empty() {
+                stopped.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
+            } else {
+                match waiting.recv_timeout(patience) {
+                    Ok(line) => {
+                        self.batch.push(line);
+                        self.batch.extend(waiting.try_iter().take(OTLP_BATCH_MAX - self.batch.len()));
+                        false
+                    }
+                    Err(RecvTimeoutError::Timeout) => false,
+                    Err(RecvTimeoutError::Disconnected) => true,
+                }
+            };
+            if is_over {
+                break;
+            }
+            let is_due = self.now() >= due;
+            if retry_at.is_some_and(|at| self.now() >= at) {
+                retry_at = self.try_again().map(|after| self.now() + after);
+            }
+            if self.unsent.is_empty() && (is_due || self.batch.len() >= OTLP_BATCH_MAX) {
+                retry_at = self.send_batch().map(|after| self.now() + after);
+            }
+            if is_due {
+                self.send_metrics();
+                due = self.now() + interval;
+            }
+        }
+        self.end(waiting);
+    }
+
+    /// One try for each thing that is left; a process that ends waits for nobody.
+    fn end(&mut self, waiting: &Receiver<Line>) {
+        self.try_again();
+        loop {
+            self.batch.extend(waiting.try_iter().take(OTLP_BATCH_MAX - self.batch.len().min(OTLP_BATCH_MAX)));
+            if self.batch.is_empty() {
+                break;
+            }
+            self.send_batch();
+        }
+        self.send_metrics();
+        for unsent in std::mem::take(&mut self.unsent) {
+            self.tally(unsent.signal).count_dropped(unsent.count);
+        }
+    }
+
+    /// Sends what was not taken before. How long to wait if it is not taken now either.
+    fn try_again(&mut self) -> Option<Duration> {
+        let mut after = None;
+        for unsent in std::mem::take(&mut self.unsent) {
+            after = after.max(self.send(unsent));
+        }
+        self.backoff(after)
+    }
+
+    /// How long to wait until what is unsent is tried again.
+    fn backoff(&self, asked: Option<Duration>) -> Option<Duration> {
+        let tries = self.unsent.iter().map(|unsent| unsent.tries).max()?;
+        let doubled = OTLP_BACKOFF.saturating_mul(1 << (tries.min(16).saturating_sub(1)));
+        Some(asked.unwrap_or(doubled).min(OTLP_BACKOFF_MAX))
+    }
+
+    /// Makes spans and records of the batch, and sends them. How long to wait if something was not taken.
+    fn send_batch(&mut self) -> Option<Duration> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let signals = self.task.settings.signals;
+        // Asked for after the exchanges were taken: their providers are enrolled by then.
+        let (roll, snapshot) = (self.task.names.roll(), self.task.snapshots.current());
+        let rules = snapshot.as_ref().map(|snapshot| snapshot.masking.clone()).unwrap_or_default();
+        let (mut spans, mut records) = (Vec::new(), Vec::new());
+        for Line { core, logged } in &batch {
+            let words = Words { core: *core, roll: &roll, rules: &rules };
+            if signals.traces {
+                spans::add(logged, &words, snapshot.as_deref(), &mut spans);
+            }
+            if signals.logs {
+                records.push(records::record(logged, &words));
+            }
+        }
+        drop(batch);
+        let resource = || words::resource(&self.task.settings);
+        let mut requests = Vec::new();
+        if !spans.is_empty() {
+            let count = spans.len() as u64;
+            requests.push((Signal::Traces, spans::request(resource(), spans).encode_to_vec(), count));
+        }
+        if !records.is_empty() {
+            let count = records.len() as u64;
+            requests.push((Signal::Logs, records::request(resource(), records).encode_to_vec(), count));
+        }
+        let mut after = None;
+        for (signal, body, count) in requests {
+            after = after.max(self.send(Unsent { signal, body, count, tries: 0 }));
+        }
+        self.backoff(after)
+    }
+
+    /// What is not taken is not kept: the next one says as much, and more.
+    fn send_metrics(&mut self) {
+        if !self.task.settings.signals.metrics {
+            return;
+        }
+        let page = (self.task.page)();
+        let span = figures::Span {
+            from_unix_ns: self.started_unix_ns,
+            to_unix_ns: unix_ms().saturating_mul(1_000_000),
+        };
+        let resource = words::resource(&self.task.settings);
+        let (request, count) = figures::request(resource, &page, span);
+        let tries = OTLP_TRIES_MAX;
+        self.send(Unsent { signal: Signal::Metrics, body: request.encode_to_vec(), count, tries });
+    }
+
+    /// Sends one request; keeps it if it may be taken later, and returns how much later if the collector says so.
+    fn send(&mut self, unsent: Unsent) -> Option<Duration> {
+        let tallies = self.task.tallies.clone();
+        let tally = &tallies[unsent.signal as usize];
+        match self.collector.post(unsent.signal, &unsent.body) {
+            Ok(rejected) => {
+                let rejected = rejected.min(unsent.count);
+                tally.count_written(unsent.count - rejected);
+                tally.count_dropped(rejected);
+                if std::mem::take(&mut self.is_told) {
+                    self.log.info(format_args!("telemetry is taken again"));
+                }
+                None
+            }
+            Err(NotTaken::Later { after, why }) if unsent.tries + 1 < OTLP_TRIES_MAX => {
+                self.tell(unsent.signal, &why);
+                self.unsent.push(Unsent { tries: unsent.tries + 1, ..unsent });
+                after
+            }
+            Err(NotTaken::Later { why, .. } | NotTaken::Never { why }) => {
+                tally.count_dropped(unsent.count);
+                self.tell(unsent.signal, &why);
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, signal: Signal, why: &str) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            let endpoint = &self.task.settings.endpoint;
+            let signal = signal.name();
+            self.log.warning(format_args!(
+                "{endpoint} does not take {signal}: {why}; what is given up is counted"
+            ));
+        }
+    }
+
+    fn tally(&self, signal: Signal) -> &Tally {
+        &self.task.tallies[signal as usize]
+    }
+
+    fn now(&self) -> Now {
+        (self.task.clock)()
+    }
+}
+
+#[cfg(test)]
+mod tests;
