@@ -11,15 +11,16 @@ pub fn operation_name(operation: &'static str) -> &'static str {
     }
 }
 
-/// `gen_ai.provider.name` of a provider that is configured under the usual name; any other keeps its own.
+/// `gen_ai.provider.name` of a provider by its profile, or where it has none by its name: any that is not known keeps its own.
 pub fn provider_name(provider: &str) -> &str {
     match provider {
         "azure" => "azure.ai.openai",
         "gemini" | "google" => "gcp.gemini",
         "mistral" => "mistral_ai",
         "xai" => "x_ai",
+        "moonshot" | "moonshot-cn" => "moonshot_ai",
         // The conventions have none for it.
-        "dashscope" | "qwen" => "alibaba.dashscope",
+        "dashscope" | "qwen" | "qwen-us" | "qwen-cn" => "alibaba.dashscope",
         other => other,
     }
 }

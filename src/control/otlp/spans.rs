@@ -16,6 +16,7 @@ use crate::{
     config::{Provider, Snapshot},
     control::access_log::render::{Words, masked},
     ledger::{
+        genai,
         logged::Logged,
         record::{Closed, Outcome, Record},
         trail::{Trail, Try},
@@ -119,7 +120,7 @@ impl View<'_> {
         let name = self.words.roll.name(tried.provider).unwrap_or("unknown");
         let known = self.provider(name);
         let profile = known.and_then(|provider| provider.profile.as_deref()).unwrap_or(name);
-        attributes.text("gen_ai.provider.name", words::provider(profile)).text("ringway.provider", name);
+        attributes.text("gen_ai.provider.name", genai::provider_name(profile)).text("ringway.provider", name);
         if let Some(provider) = known {
             attributes.text("server.address", &provider.host).number("server.port", provider.port.into());
         }
@@ -143,7 +144,7 @@ impl View<'_> {
         };
         let status = self.judged(&mut attributes, wrong);
         let time = (tried.began, tried.ended.unwrap_or(ended));
-        let name = format!("{} {model}", words::operation(record.operation));
+        let name = format!("{} {model}", genai::operation_name(record.operation));
         Some(Span {
             parent_span_id: parent.bytes().to_vec(),
             flags: self.flags(false),
@@ -179,7 +180,7 @@ impl View<'_> {
             return;
         }
         attributes
-            .text("gen_ai.operation.name", words::operation(record.operation))
+            .text("gen_ai.operation.name", genai::operation_name(record.operation))
             .text("gen_ai.request.model", &masked(self.words.rules, model))
             .flag("gen_ai.request.stream", record.stream);
     }

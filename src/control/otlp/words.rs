@@ -1,5 +1,5 @@
-//! How things are called in OpenTelemetry: attributes, and the names that its conventions for generative AI have for our
-//! endpoints and providers.
+//! How things are said in OpenTelemetry's messages. What its conventions for generative AI call our endpoints and providers is
+//! in `ledger::genai`.
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
@@ -58,29 +58,5 @@ pub(super) fn scope() -> InstrumentationScope {
         name: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..InstrumentationScope::default()
-    }
-}
-
-/// `gen_ai.operation.name`; what has no name there keeps ours.
-pub(super) fn operation(operation: &'static str) -> &'static str {
-    match operation {
-        // The API differs, what is done does not.
-        "responses" => "chat",
-        "completion" => "text_completion",
-        other => other,
-    }
-}
-
-/// `gen_ai.provider.name`, by the profile that a provider was made from, or else by its own name.
-pub(super) fn provider(profile: &str) -> &str {
-    match profile {
-        "azure" => "azure.ai.openai",
-        "gemini" => "gcp.gemini",
-        "mistral" => "mistral_ai",
-        "xai" => "x_ai",
-        "moonshot" | "moonshot-cn" => "moonshot_ai",
-        // The conventions have none for it.
-        "qwen" | "qwen-us" | "qwen-cn" => "alibaba.dashscope",
-        other => other,
     }
 }
