@@ -53,7 +53,7 @@
 //! rate_percent = 50            # failed, of at least
 //! rate_requests = 20           # in ten seconds
 //! open_secs = 5                # doubled each time, up to
-//! open_max_secs = 60
+//! open_max_secs = 12
 //! ramp_secs = 10
 //! [retry]
 //! attempts_max = 3             # over all targets of a request

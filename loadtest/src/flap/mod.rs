@@ -126,12 +126,7 @@ impl Stage {
             wait(HALF);
         }
         let back_ns = now_ns() - ns(HALF);
-        // Only where it was long is it worth a wait until the last trace is gone.
-        let back = if options.flap >= Duration::from_secs(60) {
-            self.serves_again(&load, back_ns, 80)
-        } else {
-            None
-        };
+        let back = self.serves_again(&load, back_ns, 60);
         let done = load.end();
         // Lists of models are asked for now and then, and by nobody's request.
         let asked =
@@ -160,9 +155,7 @@ impl Stage {
         let out: Vec<_> = gone_ns.iter().filter_map(|at| time_to_eject(&done, *at, HALF)).collect();
         report.note("times that it was in use when it went", out.len() as f64);
         report.at_most("longest time to eject, s", out.iter().copied().fold(0.0, f64::max), 1.0);
-        if let Some(back) = back {
-            report.note("traffic back after flapping, s", back);
-        }
+        report.at_most("traffic back after flapping, s", back.unwrap_or(f64::INFINITY), 15.0);
         Ok(())
     }
 

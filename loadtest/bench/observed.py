@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""What it costs to be observed: gateways that differ only in what they keep of each request, in the same minutes.
+
+`off` counts for /metrics and keeps nothing (that cannot be switched off); `on` has a state directory with the book, prices,
+an access log of JSON lines in a file, masking, and one exchange in a hundred kept; `payload` keeps what was said in those,
+too; `otlp` is `on` with metrics, a log record for each exchange and one trace in a hundred sent to a collector that takes
+everything. A round measures each once, in an order that turns; what counts is the ratio to `off` within the round.
+
+    cargo build --release --workspace
+    loadtest/bench/observed.py --gateway target/release/ringway
+"""
+import argparse
+import http.server
+import json
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from compare import HERE, closed, fill, free_port, on_core, quartiles, ratios, rounds_of, start
+
+OFF = """
+[server]
+listen = ["127.0.0.1:@PORT@"]
+cores = [@CORE@]
+[admin]
+listen = "127.0.0.1:@ADMIN@"
+[[provider]]
+name = "sim"
+base_url = "http://@UPSTREAM@/v1"
+auth = "none"
+"""
+ON = OFF + """
+[state]
+dir = "@DIR@/state-@NAME@"
+[access_log]
+format = "json"
+to = "@DIR@/@NAME@.log"
+[masking]
+email = true
+[[price]]
+model = "sim/*"
+input_per_million_usd = 1
+output_per_million_usd = 2
+[logs]
+sample = 0.01
+payload = "@PAYLOAD@"
+"""
+OTLP = ON + """
+[otlp]
+endpoint = "http://127.0.0.1:@COLLECTOR@"
+sample = 0.01
+"""
+VARIANTS = {"off": (OFF, ""), "on": (ON, "never"), "payload": (ON, "always"), "otlp": (OTLP, "never")}
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes everything and keeps nothing."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def cpu_by_thread(system):
+    """Nanoseconds of the shards' threads, and of the whole process."""
+    shards = whole = 0
+    for task in Path(f"/proc/{system.process.pid}/task").iterdir():
+        spent = int((task / "schedstat").read_text().split()[0])
+        whole += spent
+        shards += spent if (task / "comm").read_text().startswith("shard-") else 0
+    return shards, whole
+
+
+def measure(args, system, table):
+    before = cpu_by_thread(system)
+    report = closed(args, system, 64, args.secs)
+    after = cpu_by_thread(system)
+    requests = report["all"]["requests"]
+    if report["requests"]["errors"] or not requests:
+        print(f"  ! {system.name}: {report['requests']['errors']} errors", file=sys.stderr)
+    for name, low, high in zip(("shards", "process"), before, after):
+        table.setdefault((name, system.name), []).append((high - low) / max(1, requests) / 1e3)
+
+
+def show(table):
+    result = {}
+    for (what, name), values in table.items():
+        low, middle, high = quartiles(values)
+        line = f"{what:<8} {name:<8} {middle:7.2f} µs a request ({low:.2f}–{high:.2f})"
+        entry = result.setdefault(what, {}).setdefault(name, {"us": middle, "rounds": len(values)})
+        if name != "off" and len(values) > 1:
+            low, middle, high = quartiles(ratios(values, table[what, "off"]))
+            line += f"  ×{middle:.3f} of off ({low:.3f}–{high:.3f})"
+            entry["ratio_to_off"] = {"median": middle, "q1": low, "q3": high}
+        print(line)
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gateway", required=True)
+    parser.add_argument("--load", default=str(HERE.parents[1] / "target/release/ringway-load"))
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--secs", type=float, default=1.0)
+    parser.add_argument("--core", type=int, default=0, help="core of the gateways")
+    parser.add_argument("--load-core", type=int, default=1, help="core of provider and generator")
+    parser.add_argument("--json", metavar="FILE")
+    args = parser.parse_args()
+    collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    systems, table = [], {}
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        log = open(directory / "programs.log", "w")
+        port = free_port()
+        provider = start("provider", on_core(args.load_core, args.load, "provider", "--log", 0, "--listen", f"127.0.0.1:{port}"),
+                         port, log)
+        try:
+            for name, (text, payload) in VARIANTS.items():
+                listen, config = free_port(), directory / f"{name}.toml"
+                config.write_text(fill(text, PORT=listen, ADMIN=free_port(), UPSTREAM=f"127.0.0.1:{port}", CORE=args.core,
+                                       DIR=directory, NAME=name, PAYLOAD=payload, COLLECTOR=collector.server_port))
+                systems.append(start(name, on_core(args.core, args.gateway, "run", "-c", config), listen, log))
+            for order in rounds_of(args, systems, "observed"):
+                for system in order:
+                    measure(args, system, table)
+        finally:
+            for system in [*systems, provider]:
+                system.stop()
+    result = show(table)
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
