@@ -14,7 +14,7 @@ use super::sim::planted::{self, Bug};
 use super::{
     ask::Ask,
     cancel::Cancel,
-    h1::{Audience, Client},
+    h1::{Audience, Client, Elsewhere},
     lens::Kind,
     outgoing::Outgoing,
     pool,
@@ -96,7 +96,9 @@ pub(super) async fn attempt<W: World>(
     let total = record.phases.started + timeouts.total;
     let until = sooner(total, at + timeouts.first_byte, Waiting::FirstByte);
     wire.expire_at(until.0, until.1);
+    client.is_asked();
     let head = match tending::readable(world, client, &mut wire).await {
+        Still::There if client.is_unheard() => read_head(world, &mut Elsewhere, &mut wire).await,
         Still::There => read_head(world, client, &mut wire).await,
         Still::Gone => Err(NoAnswer::ClientGone),
     };

@@ -103,6 +103,10 @@ pub(super) async fn serve_plan<'s, W: World>(
                 Came::Answered(answered) => (answered.status < 300).then_some("error_event"),
             };
         }
+        if client.is_unheard() {
+            // Nothing is asked again for nobody.
+            return Err(Stop::Left);
+        }
         let situation = course.situation(world, entitled, &attempted, record.phases.started);
         #[cfg(test)]
         let (came, situation) = planted::retry(came, situation);

@@ -47,7 +47,7 @@ pub(super) const STATUS: u16 = 200;
 /// What one exchange is tended with.
 pub(super) struct Tending {
     on_disconnect: OnDisconnect,
-    /// An answer is being read for which it is worth going on.
+    /// A request is on its way, or an answer is being read, for which it is worth going on.
     in_answer: bool,
     unheard: Option<Alone>,
     /// How long the client is left without a byte, by the provider that is asked now.
@@ -150,6 +150,19 @@ impl<C: Wire> Client<C> {
     /// Whether the answer is read although the client has left.
     pub(super) fn is_unheard(&self) -> bool {
         self.tending.as_ref().is_some_and(|tending| tending.unheard.is_some())
+    }
+
+    /// The request has left: it may be charged for, whoever is there to hear the answer.
+    pub(super) fn is_asked(&mut self) {
+        if let Some(tending) = &mut self.tending {
+            tending.in_answer = true;
+        }
+    }
+
+    /// Until when an answer is read that nobody hears.
+    fn unheard_until(&self, now: Now) -> Now {
+        let alone = self.tending.as_ref().and_then(|tending| tending.unheard.as_ref());
+        alone.map_or(now, |alone| alone.until)
     }
 
     /// An answer has come, and is worth being read to its end or not.
@@ -283,9 +296,8 @@ async fn read_tending<W: World>(
             return Watched::ClientGone(read.await.1);
         }
     }
-    let until = client.tending.as_ref().and_then(|tending| tending.unheard.as_ref()).map(|alone| alone.until);
     let in_time = {
-        let mut over = pin!(world.sleep_until(until.unwrap_or_else(|| world.now())));
+        let mut over = pin!(world.sleep_until(client.unheard_until(world.now())));
         poll_fn(|cx| {
             if let Poll::Ready(done) = read.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
@@ -322,15 +334,36 @@ pub(super) async fn readable<W: World>(world: &W, client: &mut Client<W::Wire>, 
                 })
                 .await
             };
-            match came {
+            let is_there = match came {
                 Came::Done(()) => return Still::There,
-                Came::ClientGone => return Still::Gone,
-                Came::Due if say_comment(world, client).await => {}
-                Came::Due => return Still::Gone,
+                Came::ClientGone => false,
+                Came::Due => say_comment(world, client).await,
+            };
+            if !is_there && !goes_on_unheard(world, client) {
+                return Still::Gone;
+            }
+            if !is_there {
+                return readable_unheard(world, client, wire).await;
             }
         }
     })
     .await
+}
+
+/// Waits for an answer that nobody will hear, as long as that is worth it.
+async fn readable_unheard<W: World>(world: &W, client: &mut Client<W::Wire>, wire: &mut W::Wire) -> Still {
+    let mut over = pin!(world.sleep_until(client.unheard_until(world.now())));
+    let came = poll_fn(|cx| {
+        if wire.poll_readable(cx).is_ready() {
+            return Poll::Ready(Still::There);
+        }
+        over.as_mut().poll(cx).map(|()| Still::Gone)
+    })
+    .await;
+    if let Still::Gone = came {
+        client.ended_unheard(UnheardEnd::OverBound);
+    }
+    came
 }
 
 /// When the client is to be written a comment, if it is to be.

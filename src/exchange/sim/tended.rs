@@ -135,14 +135,32 @@ fn a_stream_that_was_begun_early_still_moves_to_the_next_target() {
 }
 
 #[test]
-fn a_client_that_leaves_before_the_first_event_cancels_whatever_it_was_told() {
-    let commits = format!("{FALLBACK}keep_alive_commits = true\n[relay]\non_disconnect = \"drain\"\n");
-    check(&commits, &leaves(2_500), &[vec![say(9_000, &head())]], |met| {
+fn a_client_that_leaves_before_the_first_event_has_its_choice_too() {
+    let commits = format!("{FALLBACK}keep_alive_commits = true\n");
+    let drains = format!("{commits}[relay]\non_disconnect = \"drain\"\n");
+    let late = vec![say(9_000, &(head() + &chunk(WORD) + &chunk(STOP) + &chunk(USAGE) + &chunk(DONE) + "0\r\n\r\n"))];
+    check(&commits, &leaves(2_500), std::slice::from_ref(&late), |met| {
         let record = &met.records[0];
         assert_eq!((record.outcome(), record.unheard, met.pooled), (Outcome::ClientGone, None, 0));
         assert_eq!((record.status, record.attempts), (200, 1));
         assert!(Duration::from_micros(record.duration_us()) < Duration::from_secs(3));
     });
+    check(&drains, &leaves(2_500), &[late], |met| {
+        let record = &met.records[0];
+        assert_eq!(record.unheard.map(|unheard| unheard.end), Some(UnheardEnd::Whole));
+        assert_eq!((record.outcome(), record.tokens.completion), (Outcome::ClientGone, Some(5)));
+        assert_eq!((record.attempts, met.pooled), (1, 1));
+    });
+    // It fails after all: nobody is there for whom another could be asked.
+    let good = vec![say(0, &(head() + &chunk(WORD) + &chunk(STOP) + "0\r\n\r\n"))];
+    let refuses = "HTTP/1.1 503 No\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    for bad in [vec![say(5_000, refuses)], vec![say(5_000, ""), Cue::Fin]] {
+        check(&drains, &leaves(2_500), &[bad, good.clone()], |met| {
+            let record = &met.records[0];
+            assert_eq!(record.unheard.map(|unheard| unheard.end), Some(UnheardEnd::Lost));
+            assert_eq!((record.outcome(), record.attempts, met.pooled), (Outcome::ClientGone, 1, 0));
+        });
+    }
 }
 
 #[test]
