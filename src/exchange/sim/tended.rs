@@ -196,6 +196,20 @@ fn an_answer_whose_client_left_is_read_to_its_end_and_its_connection_kept() {
 }
 
 #[test]
+fn what_is_to_be_told_by_its_words_is_counted_and_logged_once() {
+    let usage_comes = vec![say(0, &(head() + &chunk(WORD) + &chunk(USAGE) + &chunk(DONE) + "0\r\n\r\n"))];
+    let none_comes = vec![say(0, &(head() + &chunk(WORD) + &chunk(STOP) + &chunk(DONE) + "0\r\n\r\n"))];
+    for (scene, estimated) in [(usage_comes, false), (none_comes, true)] {
+        check("[usage]\nestimate = \"bpe\"\n", &[streams()], &[scene], |met| {
+            let record = &met.records[0];
+            assert_eq!((met.records.len(), record.outcome()), (1, Outcome::Completed));
+            assert_eq!((record.estimated, record.by_vocabulary), (estimated, false));
+            assert!(record.tokens.completion > Some(0));
+        });
+    }
+}
+
+#[test]
 fn an_answer_that_nobody_hears_ends_in_time_and_a_lost_one_is_not_asked_for_again() {
     let word = format!("{}{}", head(), chunk(WORD));
     let mut endless = vec![say(0, &word)];
