@@ -369,6 +369,20 @@ pub const ESTIMATE_BYTES_MAX: usize = 256 << 10;
 /// What a file within a request is taken to have: an image of common size has 750 to 1,100 tokens at most providers.
 pub const FILE_TOKENS_ESTIMATE: u64 = 1_000;
 
+// Estimates with a vocabulary (`exchange/words`, `bridge/estimates`, `control/estimator`).
+
+/// Exchanges of one core that may wait for the estimator, and the bytes of their texts; more are estimated by bytes. At 10 MB a
+/// second, which is what one thread counts, all of them are about a second's work. As many again may be in its hands.
+pub const ESTIMATES_WAITING_MAX: usize = 1 << 10;
+pub const ESTIMATES_WAITING_BYTES_MAX: usize = 8 << 20;
+const _: () = assert!(2 * ESTIMATE_BYTES_MAX <= ESTIMATES_WAITING_BYTES_MAX);
+/// How often the estimator takes what waits.
+pub const ESTIMATES_INTERVAL: Duration = Duration::from_millis(50);
+/// What OpenAI adds to a conversation: for each message, for its author's name where it has one, and to begin the answer.
+pub const MESSAGE_TOKENS: u64 = 3;
+pub const MESSAGE_NAME_TOKENS: u64 = 1;
+pub const ANSWER_BEGIN_TOKENS: u64 = 3;
+
 // The access log (`bridge/logpipe`, `control/access_log`).
 
 /// Lines of one core that may wait for the log thread, at half a kilobyte each; more are dropped and counted. With the

@@ -9,6 +9,7 @@
 pub mod addresses;
 pub mod bulletin;
 pub mod drain;
+pub mod estimates;
 pub mod handoff;
 pub mod health;
 pub mod logpipe;

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::config::{AccessLog, Backend, Cores, Otlp, Snapshot, Tracing};
+use crate::config::{AccessLog, Backend, Cores, Estimate, Otlp, Snapshot, Tracing};
 
 /// These settings as they were at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(super) struct Fixed {
     kept_logs: Option<(Duration, u64)>,
     otlp: Option<Arc<Otlp>>,
     tracing: Tracing,
+    /// Whether there is a vocabulary.
+    counts_words: bool,
 }
 
 impl Fixed {
@@ -37,6 +39,7 @@ impl Fixed {
             kept_logs: snapshot.kept_logs.as_ref().map(|kept| (kept.keep_time, kept.bytes_max)),
             otlp: snapshot.otlp.clone(),
             tracing: snapshot.tracing,
+            counts_words: snapshot.estimate == Estimate::Bpe,
         }
     }
 
@@ -44,6 +47,9 @@ impl Fixed {
     /// client's trace.
     pub(super) fn hold(&self, snapshot: &mut Snapshot) {
         (snapshot.otlp, snapshot.tracing) = (self.otlp.clone(), self.tracing);
+        if snapshot.estimate == Estimate::Bpe && !self.counts_words {
+            snapshot.estimate = Estimate::Bytes;
+        }
     }
 
     /// The settings, by their names in the file, in which `wanted` is not what was started with.
@@ -58,6 +64,7 @@ impl Fixed {
             ("admin.listen", self.admin != wanted.admin),
             ("logs", self.kept_logs != wanted.kept_logs),
             ("otlp", self.otlp != wanted.otlp),
+            ("usage.estimate", wanted.counts_words && !self.counts_words),
             ("access_log", self.access_log != wanted.access_log),
         ];
         differs.into_iter().filter_map(|(setting, differs)| differs.then_some(setting)).collect()
@@ -98,6 +105,8 @@ mod tests {
         check(LISTEN, &format!("{ADMIN}\n[access_log]\nto = \"stdout\""), &["access_log"]);
         check(LISTEN, &format!("{ADMIN}\n[state]\ndir = \"/s\"\n[logs]"), &["logs"]);
         check(LISTEN, &format!("{ADMIN}\n[otlp]\nendpoint = \"http://127.0.0.1:4318\""), &["otlp"]);
+        check(LISTEN, &format!("{ADMIN}\n[usage]\nestimate = \"bpe\""), &["usage.estimate"]);
+        check(LISTEN, &format!("{ADMIN}\n[usage]\nestimate = \"off\""), &[]);
         check(&with("cores = [0]\ndrain_secs = 7"), ADMIN, &["server.cores", "server.drain_secs"]);
     }
 }

@@ -27,6 +27,7 @@ use crate::{
         addresses::Addresses,
         bulletin::{Board, Bulletin},
         drain::{Drain, Stage},
+        estimates::EstimateQueue,
         handoff::{Door, Inbox},
         health::HealthBoard,
         logpipe::LogPipe,
@@ -35,11 +36,12 @@ use crate::{
         tally::Tally,
         vitals::Vitals,
     },
-    config::{self, Cores, Dial, Otlp, Snapshot, callers::Callers},
+    config::{self, Cores, Dial, Estimate, Otlp, Snapshot, callers::Callers},
     control::{
         access_log::{AccessLogThread, Reopen, Task},
         admin::Admin,
         checks::{Checked, Checks, Found},
+        estimator::{self, EstimatorThread},
         fetch::HttpFetch,
         history,
         log::Log,
@@ -76,6 +78,7 @@ pub(super) struct House {
     pub(super) listening: Vec<SocketAddr>,
     pub(super) admin: Option<Admin>,
     stats: StatsThread,
+    estimator: Option<EstimatorThread>,
     access_log: Option<AccessLogThread>,
     otlp: Option<OtlpThread>,
     told_to_drain: mpsc::Receiver<()>,
@@ -103,7 +106,12 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let health = Arc::new(HealthBoard::default());
     let certificates = Arc::new(Bulletin::<Arc<ServerConfig>>::new(cores));
     let vitals: Arc<[Vitals]> = cpus.iter().map(|cpu| Vitals::new(cpu.map_or(0, |cpu| cpu.id))).collect();
-    let outboxes: Arc<[Outbox]> = (0..cores).map(|_| Outbox::new()).collect();
+    // Who tells tokens by their words counts in the place of the cores, and has an outbox behind theirs.
+    let counts_words = snapshot.estimate == Estimate::Bpe;
+    let seats = cores + usize::from(counts_words);
+    let outboxes: Arc<[Outbox]> = (0..seats).map(|_| Outbox::new()).collect();
+    let estimates: Arc<[EstimateQueue]> =
+        (0..cores).filter(|_| counts_words).map(|_| EstimateQueue::default()).collect();
     let inboxes: Arc<[Inbox]> = (0..cores)
         .map(|_| Inbox::new())
         .collect::<io::Result<_>>()
@@ -112,7 +120,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let otlp = snapshot.otlp.clone();
     let sent = otlp.as_ref().map(|_| Arc::new(otlp::Tallies::default()));
     let (lines, kept) = (Arc::new(Tally::default()), Tallies::default());
-    let log_pipes: Arc<[LogPipe]> = (0..cores)
+    let log_pipes: Arc<[LogPipe]> = (0..cores + estimates.len())
         .filter(|_| access_log.to.is_some() || kept_logs.is_some() || wants_exchanges(otlp.as_deref()))
         .map(|_| LogPipe::new())
         .collect();
@@ -197,6 +205,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
             vitals: vitals.clone(),
             inboxes: inboxes.clone(),
             log_pipes: log_pipes.clone(),
+            estimates: estimates.clone(),
             connections_max,
         })?;
         if seat == 0 {
@@ -219,6 +228,16 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     }
     let listening: Vec<_> = sockets.iter().map(|(_, address, ..)| *address).collect();
 
+    let estimator = counts_words.then(|| {
+        let task = estimator::Task {
+            queues: estimates,
+            outboxes: outboxes.clone(),
+            seat: cores,
+            log_pipes: log_pipes.clone(),
+        };
+        EstimatorThread::start(task, limits::ESTIMATES_INTERVAL, log.clone())
+    });
+    let estimator = estimator.transpose().map_err(no_thread)?;
     let stats = Arc::new(Stats::new(outboxes));
     let boards: Vec<Arc<dyn Board>> =
         vec![snapshots.clone(), addresses, lists, certificates, callers.clone()];
@@ -283,6 +302,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
             keeper,
             feed: otlp.as_ref().and_then(OtlpThread::feed),
             pipes: log_pipes,
+            cores,
             tally: lines,
             names: reloads.clone(),
             snapshots: log_snapshots,
@@ -322,6 +342,7 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
         listening,
         admin,
         stats: stats_thread,
+        estimator,
         access_log,
         otlp,
         told_to_drain,
@@ -360,6 +381,7 @@ impl House {
         }
         let _ = done.send(());
         let _ = cutter.join();
+        self.estimator.into_iter().for_each(EstimatorThread::stop);
         self.stats.stop();
         let written = self.access_log.is_none_or(|access_log| access_log.stop(limits::LOG_FLUSH_TIME));
         if !written {

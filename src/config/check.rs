@@ -395,7 +395,7 @@ fn state(table: Option<Table<'_>>, around: &dyn Surroundings) -> Option<PathBuf>
 /// How tokens that are not reported are estimated.
 fn estimate(table: Option<Table<'_>>) -> Estimate {
     let Some(mut table) = table else { return Estimate::default() };
-    let choices = [("bytes", Estimate::Bytes), ("off", Estimate::Off)];
+    let choices = [("bytes", Estimate::Bytes), ("bpe", Estimate::Bpe), ("off", Estimate::Off)];
     let choice = table.get("estimate").and_then(Field::text).and_then(|text| text.choose(&choices));
     table.close();
     choice.unwrap_or_default()
@@ -656,7 +656,7 @@ mod tests {
         check("server.cores = [1, -1]", &["1:20 server.cores[1]: this number is out of range"]);
         check("server.cores = true", &["1:16 server.cores: this does not name cores"]);
         check_fix("server.backend = \"iouring\"", "did you mean \"io_uring\"?");
-        check("usage.estimate = \"bpe\"", &["1:18 usage.estimate: `bpe` is not a choice here"]);
+        check("usage.estimate = \"bytess\"", &["1:18 usage.estimate: `bytess` is not a choice here"]);
         check_fix("server.backend = \"kqueue\"", "choose one of: auto, io_uring, epoll");
     }
 }

@@ -87,7 +87,9 @@
 //! audio_output_per_million_usd = …
 //! tiers = []                   # { above = 200_000, input_per_million_usd = …, … }: for input longer than so many tokens
 //! [usage]
-//! estimate = "bytes"           # where a provider reports no tokens; or "off": they stay unknown
+//! estimate = "bytes"           # where a provider reports no tokens; "off": they stay unknown; "bpe": counted with OpenAI's
+//!                              #   vocabulary (o200k_base) on a thread of its own, at about 80 MB of memory; by bytes where
+//!                              #   that is too far behind. Limits and budgets are settled by bytes either way
 //! [state]
 //! dir = …                      # what outlives the process, such as callers; systemd's $STATE_DIRECTORY, or there is none
 //! [[route]]                    # explained in routes/mod.rs

@@ -126,6 +126,8 @@ pub enum Estimate {
     /// By the bytes of what was asked and said.
     #[default]
     Bytes,
+    /// With OpenAI's vocabulary `o200k_base`, of the words of what was asked and said; by bytes where they are too many.
+    Bpe,
     /// Not at all.
     Off,
 }

@@ -11,6 +11,7 @@ pub mod access_log;
 pub mod admin;
 pub mod budgets;
 pub mod checks;
+pub mod estimator;
 pub mod fetch;
 pub mod history;
 pub mod log;

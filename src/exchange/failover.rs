@@ -21,6 +21,7 @@ use super::{
     reply,
     seam::World,
     tending,
+    words::Lacks,
 };
 use crate::{
     base::{limits, money::NanoUsd, now::Now},
@@ -442,7 +443,7 @@ async fn once<'w, 's, 'p, W: World>(
             Ok(End::Came(Came::Failed(failure), None))
         }
         relayed => {
-            settle(world, snapshot, ask.endpoint, entitled, record);
+            settle(world, snapshot, ask.endpoint, entitled, facts, record);
             report(world, attempted, relayed.as_ref().ok(), record);
             relayed.map(End::Relayed)
         }
@@ -472,10 +473,12 @@ fn settle<W: World>(
     snapshot: &Snapshot,
     endpoint: Endpoint,
     entitled: &mut Entitled<'_, '_, '_, W::Quota>,
+    facts: &mut Facts<'_>,
     record: &mut Record,
 ) {
-    if snapshot.estimate == Estimate::Bytes {
-        estimate_what_is_missing(endpoint, entitled.prompt_tokens(), record);
+    if snapshot.estimate != Estimate::Off {
+        let lacks = estimate_what_is_missing(endpoint, entitled.prompt_tokens(), record);
+        facts.words.settled(lacks, entitled.price());
     }
     let used = record.tokens.total();
     record.cost = used.and_then(|_| entitled.cost(paid(record.tokens)));
@@ -483,18 +486,22 @@ fn settle<W: World>(
 }
 
 /// What the provider did not report of the tokens that are charged, by the bytes of what was asked and said.
-fn estimate_what_is_missing(endpoint: Endpoint, prompt_tokens: u64, record: &mut Record) {
+fn estimate_what_is_missing(endpoint: Endpoint, prompt_tokens: u64, record: &mut Record) -> Lacks {
     let said = record.said.tokens();
     let Tokens { prompt, completion, .. } = &mut record.tokens;
     let generates = endpoint.generates_text();
-    if prompt.is_none() && (generates || endpoint == Endpoint::Embeddings) {
+    let lacks = Lacks {
+        prompt: prompt.is_none() && (generates || endpoint == Endpoint::Embeddings),
+        completion: completion.is_none() && generates,
+    };
+    if lacks.prompt {
         *prompt = Some(prompt_tokens);
-        record.estimated = true;
     }
-    if completion.is_none() && generates {
+    if lacks.completion {
         *completion = Some(said);
-        record.estimated = true;
     }
+    record.estimated |= lacks != Lacks::default();
+    lacks
 }
 
 /// Tokens as they are paid for.

@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::outgoing::Outgoing;
+use super::{outgoing::Outgoing, words::Heard};
 use crate::{
     base::{limits, span::Span},
     wire::{
@@ -65,6 +65,8 @@ pub(super) struct Events {
     pub usage: Option<Usage>,
     /// What was said so far, by its bytes; looked at only as long as no usage was reported.
     pub said: MilliTokens,
+    /// What was said, where somebody wants to know, as long as no usage was reported.
+    pub heard: Option<Heard>,
     /// Whole events since this was last set to zero.
     pub whole: u32,
     /// Something generated has come.
@@ -80,6 +82,7 @@ impl Events {
             large: false,
             usage: None,
             said: MilliTokens::default(),
+            heard: None,
             whole: 0,
             token_seen: false,
         }
@@ -96,6 +99,7 @@ impl Events {
         event: &[u8],
         usage: &mut Option<Usage>,
         said: &mut MilliTokens,
+        heard: &Option<Heard>,
         token_seen: &mut bool,
     ) -> bool {
         let verdict = observer.event(event);
@@ -104,6 +108,9 @@ impl Events {
         }
         if usage.is_none() {
             *said = said.plus(verdict.said);
+            if let Some(heard) = heard {
+                heard.borrow_mut().hear_event(event, verdict.said > MilliTokens::default());
+            }
         }
         *token_seen |= verdict.first_token;
         !verdict.drop
@@ -218,8 +225,8 @@ impl Intake {
                     &events.scratch
                 }
             };
-            let Events { observer, usage, said, token_seen, .. } = events;
-            if Events::keeps(observer, event, usage, said, token_seen) {
+            let Events { observer, usage, said, heard, token_seen, .. } = events;
+            if Events::keeps(observer, event, usage, said, heard, token_seen) {
                 self.release_open();
             } else {
                 self.open.clear();
@@ -239,6 +246,7 @@ impl Intake {
             events.scratch.clear();
             self.open.iter().for_each(|span| events.scratch.extend_from_slice(span.of(&self.buffer)));
             events.token_seen |= events.observer.large_event(&events.scratch);
+            events.heard.iter().for_each(|heard| heard.borrow_mut().cut());
         }
         if events.large {
             self.release_open();
@@ -266,8 +274,8 @@ impl Intake {
         if matches!(self.framing, Unframed::UntilClose) && !has_blank_line && !line.ends_with(b"[DONE]") {
             return;
         }
-        let Events { observer, scratch, usage, said, token_seen, .. } = events;
-        let keeps = Events::keeps(observer, scratch, usage, said, token_seen);
+        let Events { observer, scratch, usage, said, heard, token_seen, .. } = events;
+        let keeps = Events::keeps(observer, scratch, usage, said, heard, token_seen);
         if !keeps {
             self.open.clear();
         } else if observer.ended(true) {

@@ -1,6 +1,9 @@
 //! How an answer's body is looked at on its way: event by event, as a whole, or hardly at all.
 
-use super::intake::{End, Events, Intake};
+use super::{
+    intake::{End, Events, Intake},
+    words::Heard,
+};
 use crate::{
     base::{limits, now::Now},
     ledger::{
@@ -34,6 +37,8 @@ pub(super) struct Lens {
     endpoint: Endpoint,
     /// What the answer has said, by its bytes.
     said: MilliTokens,
+    /// What it has said, where somebody wants to know.
+    heard: Option<Heard>,
     /// The provider counts reasoning beside the completion, not in it.
     reasoning_apart: bool,
     /// Events that carried something generated.
@@ -70,10 +75,19 @@ impl Lens {
             usage: None,
             endpoint: watch.endpoint,
             said,
+            heard: None,
             reasoning_apart,
             token_events: 0,
             last_token: None,
         }
+    }
+
+    /// Leaves there what the answer says.
+    pub(super) fn tell(&mut self, heard: Option<Heard>) {
+        if let Some(events) = self.events() {
+            events.heard.clone_from(&heard);
+        }
+        self.heard = heard;
     }
 
     pub(super) fn events(&mut self) -> Option<&mut Events> {
@@ -107,6 +121,7 @@ impl Lens {
                 self.usage = usage::last(whole.bytes());
                 if self.usage.is_none() {
                     self.said = estimate::said(self.endpoint, whole.bytes());
+                    self.heard.iter().for_each(|heard| heard.borrow_mut().hear_answer(whole.bytes()));
                 }
             }
             View::Held if intake.ready_bytes() > limits::HELD_ANSWER_BYTES_MAX => {
@@ -116,6 +131,7 @@ impl Lens {
             View::Held => {}
             View::Opaque { tail: None } => {}
             View::Opaque { tail: Some(tail) } => {
+                self.heard.take().iter().for_each(|heard| heard.borrow_mut().cut());
                 for payload in intake.ready() {
                     keep_tail(tail, payload);
                     // Too long to be looked into: what lies around its text is small beside it.

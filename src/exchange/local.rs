@@ -15,7 +15,7 @@ pub struct Local<C> {
     pub budget: Budget,
     /// Answers that are read although their client has left.
     pub unheard: Rc<Cell<usize>>,
-    /// Bounds what is copied for logs.
+    /// Bounds what is copied for logs and estimates.
     pub copies: Budget,
     buffers: RefCell<Vec<Vec<u8>>>,
 }

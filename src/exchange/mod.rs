@@ -27,6 +27,7 @@ mod sim;
 mod tending;
 mod timing;
 mod upstream_head;
+mod words;
 
 pub use attempt::{Watched, read_watching};
 pub use outgoing::Outgoing;
@@ -40,6 +41,7 @@ use self::{
     reply::Own,
     seam::{Wire, World},
     timing::Marks,
+    words::Words,
 };
 use std::net::IpAddr;
 
@@ -59,6 +61,7 @@ use crate::{
         record::{self, Closed, Deadline, ModelName, OpenRecord, Outcome, Party, Record},
         sheet::Sheet,
         trail::Trail,
+        untold::Untold,
     },
     policy::{
         admit::{self, Admitted, Knock, Visitor},
@@ -127,6 +130,8 @@ pub struct Facts<'a> {
     /// Whether the exchange is kept in the logs, and copies of what is said in it for them.
     pub keep: Keep,
     payload: Payload,
+    /// What a vocabulary needs of it.
+    words: Words,
     /// What the client hears of its limits.
     pub told: RateHeaders,
     /// Moments that are told, where they are to be; and what is told of them.
@@ -179,6 +184,7 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         visitor: Visitor::default(),
         keep: payload::keep(world, &snapshot),
         payload: Payload::default(),
+        words: Words::of(world, &snapshot),
         told: RateHeaders::default(),
         marks: None,
         timing: None,
@@ -201,9 +207,30 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         std::mem::forget(open);
         return next;
     }
-    let closed = open.close(world.now(), outcome);
-    world.log(|| facts.logged(closed, world.unix_ms(), client.address));
+    match facts.words.take() {
+        None => {
+            let closed = open.close(world.now(), outcome);
+            world.log(|| facts.logged(closed, world.unix_ms(), client.address));
+        }
+        Some(texts) => {
+            let uncounted = open.put_off(world.now(), outcome);
+            let line = |closed| facts.logged(closed, world.unix_ms(), client.address);
+            leave_untold(world, Untold::of(uncounted, texts, line));
+        }
+    }
     next
+}
+
+/// Leaves an exchange to the estimator, who counts it; or counts it as it stands, where the estimator has no room.
+#[cold]
+fn leave_untold<W: World>(world: &W, untold: Untold) {
+    let Some(untold) = world.estimate(untold) else { return };
+    let line = {
+        let mut sheet = world.local().sheet.borrow_mut();
+        sheet.unqueued += 1;
+        untold.count(None, &mut sheet)
+    };
+    world.log(|| line);
 }
 
 /// Steps 3 to 8. `facts` and `record` are filled on the way, so that they are there however it ends.

@@ -80,6 +80,7 @@ pub(super) async fn relay<W: World>(
         return Err(Stop::Failed(Failure::new(Phase::Head, Cause::Malformed("an answer that is no stream"))));
     }
     let mut lens = Lens::of(kind, &head, watch, provider.reasoning_apart);
+    lens.tell(facts.words.listen(kind, watch));
     let mut ours = world.local().buffer();
     if !is_begun {
         reply::begin(&mut ours, &head, &buffer, kind, facts);
@@ -94,6 +95,7 @@ pub(super) async fn relay<W: World>(
     let cut = loop {
         let decoded = intake.advance(lens.events());
         lens.look(&intake, world.now(), record, &mut world.local().sheet.borrow_mut());
+        facts.words.weigh();
         let has_ended = intake.end() != End::NotYet;
         if committed.is_none() && lens.failed() && !client.is_unheard() && yields(lens.said()) {
             return Err(Stop::Failed(Failure::new(Phase::Body, Cause::ErrorEvent(lens.said()))));
@@ -117,6 +119,9 @@ pub(super) async fn relay<W: World>(
                 let request = if planted::is(Bug::SecondAfterFirst) { &mut None } else { &mut *request };
                 let is_bad = head.status >= 400 || lens.failed();
                 facts.payload.answers(kind, is_bad, request.as_ref());
+                if !lens.knows_usage() {
+                    facts.words.asked(request.as_ref());
+                }
                 if let Some(request) = request.take() {
                     world.local().recycle(request.buffer);
                 }

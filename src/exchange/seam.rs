@@ -17,7 +17,7 @@ use crate::{
         waiting::{Expiry, Waiting},
     },
     config::{ProviderPlace, Snapshot, callers::Callers},
-    ledger::logged::Logged,
+    ledger::{logged::Logged, untold::Untold},
     policy::{attempts::Failure, health::Outcomes, quota::Quota},
     wire::openai::models::ModelList,
 };
@@ -114,6 +114,10 @@ pub trait World {
 
     /// An exchange has ended; `line` is called only where somebody wants to know. Called once for each, and never waits.
     fn log(&self, line: impl FnOnce() -> Logged);
+
+    /// An exchange has ended whose tokens can be told by its words. It comes back where there is no room for it, or nobody
+    /// who could; else it is counted and logged by who has it. Never waits.
+    fn estimate(&self, untold: Untold) -> Option<Untold>;
 
     /// A fresh connection to a provider of `snapshot`, with TLS where its address says https, before `until`, and as long as
     /// `cancel` is not asked for.

@@ -166,6 +166,10 @@ fn requests(page: &mut Page, totals: &Sheet, facts: &Facts) {
     page.family(names::REQUEST_TOKENS)
         .numbers(&[("type", "prompt")], &whole.prompt_tokens, &genai::TOKEN_BOUNDS)
         .numbers(&[("type", "completion")], &whole.completion_tokens, &genai::TOKEN_BOUNDS);
+    page.family(names::ESTIMATES)
+        .sample(&[("by", "bytes")], totals.estimates[0])
+        .sample(&[("by", "bpe")], totals.estimates[1]);
+    page.family(names::ESTIMATES_UNQUEUED).sample(&[], totals.unqueued);
     page.family(names::BYTES_IN).sample(&[], whole.of(Sum::BytesIn));
     page.family(names::BYTES_OUT).sample(&[], whole.of(Sum::BytesOut));
 }

@@ -8,7 +8,7 @@
 //! | request | a client's request, once, whatever became of it, under the labels of its last attempt | at its end |
 //! | attempt | a call to a provider, counted with its request: none if that was refused, several if it failed over | at its end |
 //! | tokens, cost | those of the answer that the client got; of attempts that failed nothing is known | at its end |
-//! | estimated tokens | tokens that were not reported, told by bytes; never part of the reported ones | at its end |
+//! | estimated tokens | tokens that were not reported, by bytes or by words; never part of the reported ones | at its end |
 //! | without a price | requests that used tokens of a model whose price is not known; their cost is in no sum | at its end |
 //! | outcome | how a request ended: one for each request; all but `completed` are errors | at its end |
 //! | duration | from the first byte of a request to the end of its answer, all attempts within | at its end |

@@ -16,4 +16,5 @@ pub mod record;
 pub mod series;
 pub mod sheet;
 pub mod trail;
+pub mod untold;
 pub mod varint;

@@ -90,6 +90,14 @@ pub const TOKENS: Metric = counter(
     "Tokens of the answers that clients got, by source. cached and audio_prompt are part of prompt, reasoning and \
      audio_completion of completion.",
 );
+pub const ESTIMATES: Metric = counter(
+    "rw_estimates_total",
+    "Client requests whose tokens were not reported, by how they were estimated: bytes, or bpe (with a vocabulary).",
+);
+pub const ESTIMATES_UNQUEUED: Metric = counter(
+    "rw_estimates_unqueued_total",
+    "Of those estimated by bytes, the requests for which the queue of usage.estimate = \"bpe\" had no room.",
+);
 pub const COST: Metric = counter(
     "rw_cost_usd_total",
     "Dollars that providers charge for the tokens used, by the price catalogue and the configuration. What has no price \

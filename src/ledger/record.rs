@@ -13,6 +13,7 @@ use crate::{
         counts::CountKey,
         sheet::Sheet,
         trail::{Trail, Try},
+        untold::Told,
     },
     wire::{estimate::MilliTokens, token::TokenId},
 };
@@ -43,6 +44,8 @@ pub struct Record {
     pub tokens: Tokens,
     /// Some of these tokens were not reported, but estimated.
     pub estimated: bool,
+    /// That was done with a vocabulary, and not by bytes.
+    pub by_vocabulary: bool,
     /// What the answer has said so far, by its bytes; of no use where its tokens are reported.
     pub said: MilliTokens,
     /// What the exchange cost; `None`: nothing was used, or it has no price.
@@ -83,6 +86,7 @@ impl Record {
             bytes_out: 0,
             tokens: Tokens::default(),
             estimated: false,
+            by_vocabulary: false,
             said: MilliTokens::default(),
             cost: None,
             unheard: None,
@@ -155,6 +159,24 @@ impl Closed {
     pub fn outcome(&self) -> Outcome {
         debug_assert!(self.0.outcome.is_some(), "only Record::close makes a closed record");
         self.0.outcome.unwrap_or(Outcome::Abandoned)
+    }
+
+    /// For [`Untold`](super::untold::Untold), which holds one that is not counted yet, and does this once.
+    pub(super) fn count(&mut self, told: Option<Told>, sheet: &mut Sheet) {
+        if let Some(Told { tokens, cost }) = told {
+            (self.0.tokens, self.0.cost, self.0.by_vocabulary) = (tokens, cost, true);
+        }
+        sheet.exchange(&self.0, self.outcome());
+    }
+}
+
+/// The record of an exchange that has ended and is in no sheet yet.
+#[must_use]
+pub struct Uncounted(Closed);
+
+impl Uncounted {
+    pub(super) fn hidden(self) -> Closed {
+        self.0
     }
 }
 
@@ -517,6 +539,13 @@ impl<D: Desk> OpenRecord<D> {
         let mut record = self.record.take().unwrap_or_else(|| Record::new("", now));
         self.desk.with_sheet(|sheet| record.end(now, outcome, sheet));
         Closed(record)
+    }
+
+    /// Ends the exchange likewise, but for its place in a sheet: its tokens are told elsewhere, and there it is counted.
+    pub fn put_off(mut self, now: Now, outcome: Outcome) -> Uncounted {
+        let mut record = self.record.take().unwrap_or_else(|| Record::new("", now));
+        (record.phases.ended, record.outcome) = (Some(now), Some(outcome));
+        Uncounted(Closed(record))
     }
 }
 

@@ -43,6 +43,10 @@ pub struct Sheet {
     pub unheard: Counts<UnheardEnd>,
     /// Comments written to clients of silent streams.
     pub keep_alives: u64,
+    /// Exchanges whose tokens were estimated: by bytes, and with a vocabulary.
+    pub estimates: [u64; 2],
+    /// Of these by bytes, those for which the estimator had no room.
+    pub unqueued: u64,
 }
 
 impl Sheet {
@@ -56,6 +60,9 @@ impl Sheet {
         }
         if let Some(unheard) = record.unheard {
             self.unheard.add(unheard.end, 1);
+        }
+        if record.estimated {
+            self.estimates[usize::from(record.by_vocabulary)] += 1;
         }
     }
 
@@ -102,6 +109,8 @@ impl Sheet {
         self.cancelled += other.cancelled;
         self.unheard.merge(&other.unheard);
         self.keep_alives += other.keep_alives;
+        self.estimates.iter_mut().zip(other.estimates).for_each(|(sum, part)| *sum += part);
+        self.unqueued += other.unqueued;
     }
 
     /// Makes the sheet as good as new without giving its memory back.
@@ -118,6 +127,7 @@ impl Sheet {
         self.upstream = UpstreamCounts::default();
         (self.panics, self.cancelled, self.keep_alives) = (0, 0, 0);
         self.unheard.clear();
+        (self.estimates, self.unqueued) = ([0, 0], 0);
     }
 
     /// The figures of all exchanges in it.
@@ -350,6 +360,7 @@ mod tests {
                 sheet.upstream.reused += 1;
                 sheet.panics += 1;
                 sheet.cancelled += 1;
+                sheet.unqueued += 1;
             }
         }
     }

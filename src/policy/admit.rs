@@ -293,6 +293,11 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
         self.prompt_tokens
     }
 
+    /// What the target's tokens cost; `None`: it has no price.
+    pub fn price(&self) -> Option<&'p Price> {
+        self.price
+    }
+
     /// What these tokens cost of the target; `None`: it has no price.
     pub fn cost(&self, used: Used) -> Option<NanoUsd> {
         price::cost(self.price?, used)

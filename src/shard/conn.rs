@@ -29,7 +29,7 @@ use crate::{
         local::Local,
         seam::{Wire, World},
     },
-    ledger::logged::Logged,
+    ledger::{logged::Logged, untold::Untold},
     policy::attempts::Failure,
     wire::openai::models::ModelList,
 };
@@ -259,6 +259,13 @@ impl World for Shard {
     fn log(&self, line: impl FnOnce() -> Logged) {
         if let Some(pipe) = self.log_pipe() {
             pipe.push(line());
+        }
+    }
+
+    fn estimate(&self, untold: Untold) -> Option<Untold> {
+        match self.estimate_queue() {
+            Some(queue) => queue.push(untold),
+            None => Some(untold),
         }
     }
 

@@ -497,6 +497,7 @@ fn lone_core(choice: Choice, clock: Clock) -> (Links, Arc<Drain>, Arc<[Inbox]>) 
         vitals: [Vitals::new(0)].into(),
         inboxes: inboxes.clone(),
         log_pipes: [].into(),
+        estimates: [].into(),
         connections_max: FULL,
     };
     (links, drain, inboxes)

@@ -28,6 +28,7 @@ use crate::{
         addresses::Addresses,
         bulletin::{Lease, Reader},
         drain::{Drain, Stage},
+        estimates::EstimateQueue,
         handoff::{Door, Inbox},
         health::HealthBoard,
         logpipe::LogPipe,
@@ -69,6 +70,8 @@ pub struct Links {
     pub inboxes: Arc<[Inbox]>,
     /// One for each core, or none: nothing is logged.
     pub log_pipes: Arc<[LogPipe]>,
+    /// One for each core, or none: there is no vocabulary.
+    pub estimates: Arc<[EstimateQueue]>,
     pub connections_max: usize,
 }
 
@@ -138,6 +141,7 @@ pub(super) struct Shard {
     vitals: Arc<[Vitals]>,
     inboxes: Arc<[Inbox]>,
     log_pipes: Arc<[LogPipe]>,
+    estimates: Arc<[EstimateQueue]>,
     chance: Cell<u64>,
     /// By provider, for the configuration of this generation.
     client_tls: RefCell<(u64, HashMap<u16, Arc<ClientConfig>>)>,
@@ -168,6 +172,7 @@ async fn live(links: Links, backend: Backend) {
         vitals: links.vitals,
         inboxes: links.inboxes,
         log_pipes: links.log_pipes,
+        estimates: links.estimates,
         chance: Cell::new(seed | 1),
         client_tls: RefCell::default(),
         connections: Cell::new(0),
@@ -359,6 +364,11 @@ impl Shard {
     /// Where this core leaves a line for each exchange; `None`: nobody reads them.
     pub(super) fn log_pipe(&self) -> Option<&LogPipe> {
         self.log_pipes.get(self.seat)
+    }
+
+    /// Where this core leaves what is to be told by its words; `None`: nobody could.
+    pub(super) fn estimate_queue(&self) -> Option<&EstimateQueue> {
+        self.estimates.get(self.seat)
     }
 
     /// What other cores hand to this one.

@@ -145,22 +145,42 @@ impl Heard {
 
     /// Adds the value that follows a member's name, if it is a text that this endpoint's answers say.
     pub fn add(&mut self, member: Member, after: &[u8]) {
-        let sum = match (self.endpoint, member) {
-            (Endpoint::ChatCompletions, Member::Content | Member::Arguments)
-            | (Endpoint::Completions, Member::Text)
-            | (Endpoint::Responses, Member::Text | Member::Arguments) => &mut self.wholes,
-            (Endpoint::Responses, Member::Delta) => &mut self.deltas,
-            (Endpoint::Responses, Member::ResponseKind) => {
+        let sum = match Part::of(self.endpoint, member) {
+            Some(Part::Whole) => &mut self.wholes,
+            Some(Part::Delta) => &mut self.deltas,
+            Some(Part::Kind) => {
                 self.is_part = true;
                 return;
             }
-            _ => return,
+            None => return,
         };
         *sum = sum.plus(string(after).map_or_else(MilliTokens::default, spoken));
     }
 
     pub fn sum(self) -> MilliTokens {
         if self.is_part { self.deltas } else { self.wholes }
+    }
+}
+
+/// What a member of an answer is to what is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Whole,
+    Delta,
+    /// It says that only deltas count.
+    Kind,
+}
+
+impl Part {
+    pub(super) fn of(endpoint: Endpoint, member: Member) -> Option<Self> {
+        match (endpoint, member) {
+            (Endpoint::ChatCompletions, Member::Content | Member::Arguments)
+            | (Endpoint::Completions, Member::Text)
+            | (Endpoint::Responses, Member::Text | Member::Arguments) => Some(Self::Whole),
+            (Endpoint::Responses, Member::Delta) => Some(Self::Delta),
+            (Endpoint::Responses, Member::ResponseKind) => Some(Self::Kind),
+            _ => None,
+        }
     }
 }
 
@@ -176,13 +196,13 @@ fn spoken(Inside { bytes, has_escapes }: Inside<'_>) -> MilliTokens {
     if has_escapes || bytes.len() > CHUNK { json(bytes) } else { text(bytes) }
 }
 
-struct Inside<'a> {
-    bytes: &'a [u8],
+pub(super) struct Inside<'a> {
+    pub(super) bytes: &'a [u8],
     has_escapes: bool,
 }
 
 /// The string that follows a member's name.
-fn string(after: &[u8]) -> Option<Inside<'_>> {
+pub(super) fn string(after: &[u8]) -> Option<Inside<'_>> {
     let string = members::value(after)?.strip_prefix(b"\"")?;
     let (mut end, mut has_escapes) = (0, false);
     loop {
@@ -209,12 +229,15 @@ pub fn fuzz_estimate(data: &[u8]) {
 }
 
 #[cfg(test)]
+pub(crate) use self::tests::CORPUS;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::json::mutate;
 
     /// Texts and their tokens in `o200k_base`, as tiktoken 0.14 counts them.
-    const CORPUS: &[(&str, u64)] = &[
+    pub(crate) const CORPUS: &[(&str, u64)] = &[
         (
             "The gateway relays each answer out of the buffer it was read into. Nothing is copied on the way, \
              and nothing is retried once the first byte has left for the client. If the provider breaks off, the \

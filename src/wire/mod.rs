@@ -12,3 +12,4 @@ pub mod proxy_protocol;
 pub mod sse;
 pub mod token;
 pub mod trace_context;
+pub mod transcript;

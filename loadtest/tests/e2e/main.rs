@@ -13,6 +13,7 @@ mod book;
 mod breakers;
 mod callers;
 mod cuts;
+mod estimates;
 mod explain;
 mod failover;
 mod flap;

@@ -44,6 +44,7 @@ const COLUMNS: &[&str] = &[
     "completion_tokens",
     "cached_tokens",
     "reasoning_tokens",
+    "tokens_source",
     "cost_usd",
     "bytes_in",
     "bytes_out",

@@ -108,7 +108,9 @@ pub struct Task {
     pub keeper: Option<Keeper>,
     /// Who wants the exchanges besides.
     pub feed: Option<Feed>,
+    /// One for each core, and perhaps one for each core's lines that come by way of the estimator.
     pub pipes: Arc<[LogPipe]>,
+    pub cores: usize,
     /// Of the lines that reach their target, or do not.
     pub tally: Arc<Tally>,
     pub names: Arc<Reloads>,
@@ -137,7 +139,8 @@ impl Writer {
         let pipes = self.task.pipes.clone();
         // Asked for once there is a line, and not before it was taken: its provider is enrolled by then.
         let mut known = None;
-        for (core, pipe) in pipes.iter().enumerate() {
+        for (place, pipe) in pipes.iter().enumerate() {
+            let core = place % self.task.cores.max(1);
             pipe.swap(lines);
             if lines.is_empty() {
                 continue;
@@ -215,6 +218,7 @@ mod tests {
             keeper: None,
             feed: None,
             pipes: pipes.clone(),
+            cores: pipes.len(),
             tally: tally.clone(),
             names: Arc::default(),
             snapshots: Arc::new(Bulletin::new(1)),

@@ -13,7 +13,7 @@ use crate::{
     },
     config::LogFormat,
     control::log_store::Row,
-    ledger::logged::Logged,
+    ledger::{logged::Logged, record::Record},
     wire::{
         mask::{Rules, mask},
         openai::endpoint::Endpoint,
@@ -108,6 +108,7 @@ pub(in crate::control) fn members(
     say("completion_tokens", record.tokens.completion.into());
     say("cached_tokens", record.tokens.cached.into());
     say("reasoning_tokens", record.tokens.reasoning.into());
+    say("tokens_source", source(record).into());
     say("cost_usd", record.cost.map_or(Value::Absent, Value::Usd));
     say("bytes_in", Value::Number(record.bytes_in));
     say("bytes_out", Value::Number(record.bytes_out));
@@ -119,6 +120,16 @@ pub(in crate::control) fn members(
     say("unheard_bytes", record.unheard.map(|unheard| unheard.bytes).into());
     say("trace_id", trace.as_deref().into());
     say("core", Value::Number(words.core as u64));
+}
+
+/// How the tokens are known, if they are.
+fn source(record: &Record) -> Option<&'static str> {
+    record.tokens.total()?;
+    Some(match (record.estimated, record.by_vocabulary) {
+        (false, _) => "reported",
+        (true, false) => "bytes",
+        (true, true) => "bpe",
+    })
 }
 
 /// The exchange as it is kept: the line as JSON, and what it is found by.
@@ -304,7 +315,7 @@ mod tests {
         bridge::logpipe::tests::numbered,
         ledger::{
             logged::{CallerTag, Keep},
-            record::{Deadline, Outcome, Party, Record, Tokens},
+            record::{Deadline, Outcome, Party, Tokens},
             sheet::Sheet,
             trail::Trail,
         },
@@ -396,12 +407,12 @@ mod tests {
         check(
             LogFormat::Json,
             &whole(),
-            r#"{"time":"2026-11-22T14:27:52.123Z","request_id":"0193-abc_D","caller_id":"abcdefghij234567","caller":"Frontend","address":"192.0.2.7","method":"POST","operation":"chat","route":"support","model_asked":"openai/gpt-4o","model_used":"gpt-4o","provider":"openai","status":200,"outcome":"completed","refusal":null,"attempts":2,"stream":true,"prompt_tokens":1200,"completion_tokens":34,"cached_tokens":1024,"reasoning_tokens":0,"cost_usd":0.00334,"bytes_in":4321,"bytes_out":98765,"duration_ms":1900.250,"overhead_ms":0.450,"upstream_ms":1899.800,"ttft_ms":419.500,"unheard":null,"unheard_bytes":null,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","core":3}"#,
+            r#"{"time":"2026-11-22T14:27:52.123Z","request_id":"0193-abc_D","caller_id":"abcdefghij234567","caller":"Frontend","address":"192.0.2.7","method":"POST","operation":"chat","route":"support","model_asked":"openai/gpt-4o","model_used":"gpt-4o","provider":"openai","status":200,"outcome":"completed","refusal":null,"attempts":2,"stream":true,"prompt_tokens":1200,"completion_tokens":34,"cached_tokens":1024,"reasoning_tokens":0,"tokens_source":"reported","cost_usd":0.00334,"bytes_in":4321,"bytes_out":98765,"duration_ms":1900.250,"overhead_ms":0.450,"upstream_ms":1899.800,"ttft_ms":419.500,"unheard":null,"unheard_bytes":null,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","core":3}"#,
         );
         check(
             LogFormat::Json,
             &nothing(),
-            r#"{"time":"2000-02-29T00:00:00.007Z","request_id":null,"caller_id":null,"caller":null,"address":"127.0.0.1","method":null,"operation":"none","route":null,"model_asked":null,"model_used":null,"provider":null,"status":null,"outcome":"timed_out_head","refusal":null,"attempts":0,"stream":false,"prompt_tokens":null,"completion_tokens":null,"cached_tokens":null,"reasoning_tokens":null,"cost_usd":null,"bytes_in":0,"bytes_out":0,"duration_ms":10000.000,"overhead_ms":10000.000,"upstream_ms":0.000,"ttft_ms":null,"unheard":null,"unheard_bytes":null,"trace_id":null,"core":3}"#,
+            r#"{"time":"2000-02-29T00:00:00.007Z","request_id":null,"caller_id":null,"caller":null,"address":"127.0.0.1","method":null,"operation":"none","route":null,"model_asked":null,"model_used":null,"provider":null,"status":null,"outcome":"timed_out_head","refusal":null,"attempts":0,"stream":false,"prompt_tokens":null,"completion_tokens":null,"cached_tokens":null,"reasoning_tokens":null,"tokens_source":null,"cost_usd":null,"bytes_in":0,"bytes_out":0,"duration_ms":10000.000,"overhead_ms":10000.000,"upstream_ms":0.000,"ttft_ms":null,"unheard":null,"unheard_bytes":null,"trace_id":null,"core":3}"#,
         );
     }
 
@@ -413,7 +424,7 @@ mod tests {
             "time=2026-11-22T14:27:52.123Z request_id=0193-abc_D caller_id=abcdefghij234567 caller=Frontend \
              address=192.0.2.7 method=POST operation=chat route=support model_asked=openai/gpt-4o model_used=gpt-4o \
              provider=openai status=200 outcome=completed attempts=2 stream=true prompt_tokens=1200 \
-             completion_tokens=34 cached_tokens=1024 reasoning_tokens=0 cost_usd=0.00334 bytes_in=4321 bytes_out=98765 \
+             completion_tokens=34 cached_tokens=1024 reasoning_tokens=0 tokens_source=reported cost_usd=0.00334 bytes_in=4321 bytes_out=98765 \
              duration_ms=1900.250 overhead_ms=0.450 upstream_ms=1899.800 ttft_ms=419.500 trace_id=4bf92f3577b34da6a3ce929d0e0e4736 core=3",
         );
         check(
@@ -462,7 +473,7 @@ mod tests {
         let json: Json = serde_json::from_str(&rendered(LogFormat::Json, &logged)).expect("JSON");
         let ill = logged.closed.model_asked.as_str();
         assert_eq!((json["model_asked"].as_str(), json["request_id"].as_str()), (Some(ill), Some(ill)));
-        assert_eq!(json.as_object().map(serde_json::Map::len), Some(31));
+        assert_eq!(json.as_object().map(serde_json::Map::len), Some(32));
         let logfmt = rendered(LogFormat::Logfmt, &logged);
         assert!(
             logfmt.contains(r#" model_asked="a\"b\\c\u000ad\u000d\u001b[2J\u2028\u202e\u0085é😀 =x" "#),

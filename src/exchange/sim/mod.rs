@@ -52,7 +52,7 @@ const RELAYS: [&str; 6] = [
     "",
     "[relay]\non_disconnect = \"drain\"\n",
     "[relay]\nkeep_alive_secs = 1\n",
-    "",
+    "[usage]\nestimate = \"bpe\"\n",
     "[relay]\non_disconnect = \"drain_until_usage\"\nkeep_alive_secs = 0.1\n",
     "[relay]\non_disconnect = \"drain\"\nkeep_alive_secs = 3\n",
 ];

@@ -138,7 +138,10 @@ fn a_stream_that_was_begun_early_still_moves_to_the_next_target() {
 fn a_client_that_leaves_before_the_first_event_has_its_choice_too() {
     let commits = format!("{FALLBACK}keep_alive_commits = true\n");
     let drains = format!("{commits}[relay]\non_disconnect = \"drain\"\n");
-    let late = vec![say(9_000, &(head() + &chunk(WORD) + &chunk(STOP) + &chunk(USAGE) + &chunk(DONE) + "0\r\n\r\n"))];
+    let late = vec![say(
+        9_000,
+        &(head() + &chunk(WORD) + &chunk(STOP) + &chunk(USAGE) + &chunk(DONE) + "0\r\n\r\n"),
+    )];
     check(&commits, &leaves(2_500), std::slice::from_ref(&late), |met| {
         let record = &met.records[0];
         assert_eq!((record.outcome(), record.unheard, met.pooled), (Outcome::ClientGone, None, 0));
@@ -211,6 +214,20 @@ fn an_answer_whose_client_left_is_read_to_its_end_and_its_connection_kept() {
         assert_eq!((met.records[0].unheard, met.pooled), (None, 0));
         assert!(met.records[0].estimated);
     });
+}
+
+#[test]
+fn what_is_to_be_told_by_its_words_is_counted_and_logged_once() {
+    let usage_comes = vec![say(0, &(head() + &chunk(WORD) + &chunk(USAGE) + &chunk(DONE) + "0\r\n\r\n"))];
+    let none_comes = vec![say(0, &(head() + &chunk(WORD) + &chunk(STOP) + &chunk(DONE) + "0\r\n\r\n"))];
+    for (scene, estimated) in [(usage_comes, false), (none_comes, true)] {
+        check("[usage]\nestimate = \"bpe\"\n", &[streams()], &[scene], |met| {
+            let record = &met.records[0];
+            assert_eq!((met.records.len(), record.outcome()), (1, Outcome::Completed));
+            assert_eq!((record.estimated, record.by_vocabulary), (estimated, false));
+            assert!(record.tokens.completion > Some(0));
+        });
+    }
 }
 
 #[test]
