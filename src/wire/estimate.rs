@@ -187,7 +187,7 @@ impl Part {
 /// What a whole answer says.
 pub fn said(endpoint: Endpoint, answer: &[u8]) -> MilliTokens {
     let mut heard = Heard::of(endpoint);
-    members::of(answer).for_each(|(member, after)| heard.add(member, after));
+    members::of(endpoint, answer).for_each(|(member, after)| heard.add(member, after));
     heard.sum()
 }
 

@@ -40,11 +40,13 @@ impl Transcript {
     }
 
     fn hear(&mut self, json: &[u8], goes_on: bool) {
-        let is_part =
-            || members::of(json).any(|(member, _)| Part::of(self.endpoint, member) == Some(Part::Kind));
+        let is_part = || {
+            members::of(self.endpoint, json)
+                .any(|(member, _)| Part::of(self.endpoint, member) == Some(Part::Kind))
+        };
         let wanted =
             if self.endpoint == Endpoint::Responses && is_part() { Part::Delta } else { Part::Whole };
-        for (member, after) in members::of(json) {
+        for (member, after) in members::of(self.endpoint, json) {
             let is_wanted = Part::of(self.endpoint, member) == Some(wanted);
             let Some(Inside { bytes, .. }) = string(after).filter(|_| is_wanted) else { continue };
             if bytes.is_empty() {

@@ -257,9 +257,10 @@ fn an_answer_that_nobody_hears_ends_in_time_and_a_lost_one_is_not_asked_for_agai
         assert_eq!((record.status, record.tokens.completion, met.pooled), (0, Some(5), 1));
         assert_eq!(record.outcome(), Outcome::ClientGone);
     });
-    // Before there is an answer there is nothing to read on: no other target is asked for a client that has left.
+    // Nor where it is lost before it began: no other target is asked for a client that has left.
     let silent = vec![say(5_000, ""), Cue::Fin];
     check(drain, &leaves(1_500), &[silent], |met| {
-        assert_eq!((met.records[0].unheard, met.records[0].attempts), (None, 1));
+        let record = &met.records[0];
+        assert_eq!((record.unheard.map(|unheard| unheard.end), record.attempts), (Some(UnheardEnd::Lost), 1));
     });
 }

@@ -5,7 +5,9 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use super::endpoint::Endpoint;
 
 /// What a hit is a name of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,29 +25,63 @@ pub enum Member {
     ResponseKind,
 }
 
-const NAMES: [(&str, Member); 9] = [
-    ("\"usage\"", Member::Usage),
-    ("\"error\"", Member::Error),
-    ("\"finish_reason\"", Member::FinishReason),
-    ("\"index\"", Member::Index),
-    ("content\"", Member::Content),
-    ("\"arguments\"", Member::Arguments),
-    ("\"text\"", Member::Text),
-    ("\"delta\"", Member::Delta),
-    ("\"response.", Member::ResponseKind),
-];
+impl Member {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Usage => "\"usage\"",
+            Self::Error => "\"error\"",
+            Self::FinishReason => "\"finish_reason\"",
+            Self::Index => "\"index\"",
+            Self::Content => "content\"",
+            Self::Arguments => "\"arguments\"",
+            Self::Text => "\"text\"",
+            Self::Delta => "\"delta\"",
+            Self::ResponseKind => "\"response.",
+        }
+    }
+}
 
-static SEARCH: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    let search = AhoCorasick::new(NAMES.map(|(name, _)| name));
-    debug_assert!(search.is_ok(), "nine short names make a small automaton");
-    search.ok()
+/// One search for some members. Each name that is looked for and never of use would be a hit in every event.
+struct Search {
+    members: &'static [Member],
+    /// Leftmost, because that is what it has a search with SIMD for.
+    automaton: Option<AhoCorasick>,
+}
+
+impl Search {
+    fn of(members: &'static [Member]) -> Self {
+        let names = members.iter().map(|member| member.name());
+        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(names);
+        debug_assert!(automaton.is_ok(), "a few short names make a small automaton");
+        Self { members, automaton: automaton.ok() }
+    }
+}
+
+static CHAT: LazyLock<Search> = LazyLock::new(|| {
+    use Member::{Arguments, Content, Error, FinishReason, Usage};
+    Search::of(&[Usage, Error, FinishReason, Content, Arguments])
 });
+static COMPLETIONS: LazyLock<Search> = LazyLock::new(|| {
+    use Member::{Error, FinishReason, Index, Text, Usage};
+    Search::of(&[Usage, Error, FinishReason, Index, Text])
+});
+static RESPONSES: LazyLock<Search> = LazyLock::new(|| {
+    use Member::{Arguments, Delta, Error, ResponseKind, Text, Usage};
+    Search::of(&[Usage, Error, Text, Arguments, Delta, ResponseKind])
+});
+static OTHERS: LazyLock<Search> = LazyLock::new(|| Search::of(&[Member::Usage, Member::Error]));
 
-/// Every name in `json`, in order, with what follows it.
-pub fn of(json: &[u8]) -> impl Iterator<Item = (Member, &[u8])> {
-    let found = SEARCH.as_ref().map(|search| search.find_iter(json));
+/// Every name in `json` that says something in an answer of this endpoint, in order, with what follows it.
+pub fn of(endpoint: Endpoint, json: &[u8]) -> impl Iterator<Item = (Member, &[u8])> {
+    let search = match endpoint {
+        Endpoint::ChatCompletions => &*CHAT,
+        Endpoint::Completions => &*COMPLETIONS,
+        Endpoint::Responses => &*RESPONSES,
+        _ => &*OTHERS,
+    };
+    let found = search.automaton.as_ref().map(|automaton| automaton.find_iter(json));
     found.into_iter().flatten().filter_map(|hit| {
-        let (_, member) = NAMES.get(hit.pattern().as_usize())?;
+        let member = search.members.get(hit.pattern().as_usize())?;
         Some((*member, json.get(hit.end()..)?))
     })
 }
@@ -60,50 +96,68 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(json: &str, expect: &[(Member, &str)]) {
-        let found: Vec<_> = of(json.as_bytes()).map(|(member, after)| (member, value(after))).collect();
+    fn check(endpoint: Endpoint, json: &str, expect: &[(Member, &str)]) {
+        let found: Vec<_> =
+            of(endpoint, json.as_bytes()).map(|(member, after)| (member, value(after))).collect();
         let expect: Vec<_> = expect.iter().map(|(member, value)| (*member, Some(value.as_bytes()))).collect();
         assert_eq!(found, expect, "{json}");
     }
 
     #[test]
     fn every_name_is_found_where_it_stands() {
-        use Member::*;
-        check("{}", &[]);
-        check(r#"{"usage":1}"#, &[(Usage, "1}")]);
-        check("{\"error\" :\n \"x\"}", &[(Error, "\"x\"}")]);
-        check(r#"{"reasoning_content":"a"}"#, &[(Content, "\"a\"}")]);
+        use Endpoint::{ChatCompletions, Completions, Embeddings, Responses};
+        use Member::{Arguments, Content, Delta, Error, FinishReason, Index, Text, Usage};
+        check(ChatCompletions, "{}", &[]);
+        check(ChatCompletions, r#"{"usage":1}"#, &[(Usage, "1}")]);
+        check(Embeddings, "{\"error\" :\n \"x\"}", &[(Error, "\"x\"}")]);
+        check(ChatCompletions, r#"{"reasoning_content":"a"}"#, &[(Content, "\"a\"}")]);
+        let choice = r#"{"index":0,"delta":{"content":"a"},"finish_reason":null}"#;
         check(
-            r#"{"index":0,"delta":{"content":"a"},"finish_reason":null}"#,
-            &[
-                (Index, r#"0,"delta":{"content":"a"},"finish_reason":null}"#),
-                (Delta, r#"{"content":"a"},"finish_reason":null}"#),
-                (Content, r#""a"},"finish_reason":null}"#),
-                (FinishReason, "null}"),
-            ],
+            ChatCompletions,
+            choice,
+            &[(Content, r#""a"},"finish_reason":null}"#), (FinishReason, "null}")],
         );
-        check(r#"{"text":"","arguments":""}"#, &[(Text, r#""","arguments":""}"#), (Arguments, r#"""}"#)]);
+        check(
+            Completions,
+            choice,
+            &[(Index, r#"0,"delta":{"content":"a"},"finish_reason":null}"#), (FinishReason, "null}")],
+        );
+        check(Responses, choice, &[(Delta, r#"{"content":"a"},"finish_reason":null}"#)]);
+        check(
+            Responses,
+            r#"{"text":"","arguments":""}"#,
+            &[(Text, r#""","arguments":""}"#), (Arguments, r#"""}"#)],
+        );
     }
 
     #[test]
     fn inside_of_a_string_there_is_no_name() {
-        check(r#"{"a":"say \"usage\": 1, \"content\": 2"}"#, &[]);
+        check(Endpoint::ChatCompletions, r#"{"a":"say \"usage\": 1, \"content\": 2"}"#, &[]);
     }
 
     #[test]
     fn a_string_that_reads_like_a_name_is_no_member() {
         let json = br#"{"type":"error","a":["usage"]}"#;
-        let found: Vec<_> = of(json).map(|(member, after)| (member, value(after))).collect();
+        let found: Vec<_> =
+            of(Endpoint::Responses, json).map(|(member, after)| (member, value(after))).collect();
         assert_eq!(found, [(Member::Error, None), (Member::Usage, None)]);
     }
 
     #[test]
-    fn a_naive_search_agrees_wherever_a_name_stands() {
-        for (name, member) in NAMES {
-            for before in 0..70 {
-                let json = format!("{}{name}:7{}", "x".repeat(before), "y".repeat(70 - before));
-                let found: Vec<_> = of(json.as_bytes()).map(|(member, _)| member).collect();
-                assert_eq!(found, [member], "{json}");
+    fn a_name_is_found_at_every_place() {
+        for (endpoint, search) in [
+            (Endpoint::ChatCompletions, &*CHAT),
+            (Endpoint::Completions, &*COMPLETIONS),
+            (Endpoint::Responses, &*RESPONSES),
+            (Endpoint::Embeddings, &*OTHERS),
+        ] {
+            for member in search.members {
+                for before in 0..70 {
+                    let json =
+                        format!("{}{}:7{}", "x".repeat(before), member.name(), "y".repeat(70 - before));
+                    let found: Vec<_> = of(endpoint, json.as_bytes()).map(|(member, _)| member).collect();
+                    assert_eq!(found, [*member], "{json}");
+                }
             }
         }
     }

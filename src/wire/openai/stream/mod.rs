@@ -176,7 +176,7 @@ impl Sight {
         let (mut usage, mut error, mut finish, mut later_choice) = (false, false, false, false);
         let mut heard = Heard::of(endpoint);
         let something = |after| members::value(after).is_some_and(begins_something);
-        for (member, after) in members::of(json) {
+        for (member, after) in members::of(endpoint, json) {
             match member {
                 Member::Usage => usage |= something(after),
                 Member::Error => error |= something(after),
