@@ -371,8 +371,8 @@ pub const FILE_TOKENS_ESTIMATE: u64 = 1_000;
 
 // Estimates with a vocabulary (`exchange/words`, `bridge/estimates`, `control/estimator`).
 
-/// Exchanges of one core that may wait for the estimator, and the bytes of their texts; more are estimated by bytes. At 10 MB a
-/// second, which is what one thread counts, all of them are about a second's work. As many again may be in its hands.
+/// Exchanges of one core that may wait for the estimator, and the bytes of their texts; more are estimated by bytes. As many
+/// again may be in its hands. How fast one thread counts is not measured.
 pub const ESTIMATES_WAITING_MAX: usize = 1 << 10;
 pub const ESTIMATES_WAITING_BYTES_MAX: usize = 8 << 20;
 const _: () = assert!(2 * ESTIMATE_BYTES_MAX <= ESTIMATES_WAITING_BYTES_MAX);

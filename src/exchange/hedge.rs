@@ -2,7 +2,8 @@
 //!
 //! Only what may be billed twice is asked twice, and one in twenty of a provider's requests at most. Nothing is relayed before
 //! one has won: the other is shut and awaited first, which takes as long as a turn of the core's loop, so that there never are
-//! two answers to one client, and the request's bytes are nobody's any more.
+//! two answers to one client, and the request's bytes are nobody's any more. An attempt that may be hedged is not tended until
+//! one has won (`tending`): its client gets no comment, and cancels both if it leaves.
 
 use std::{
     future::{Future, pending, poll_fn},

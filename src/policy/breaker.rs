@@ -218,8 +218,9 @@ mod tests {
     /// The chance that leaves a time as it is: the middle of ± 20 % of five seconds.
     const MIDDLE: u64 = 1_000;
 
+    /// The defaults, with room to see a time double.
     fn rules() -> Rules {
-        Breaker::default().into()
+        Rules { open_max_ms: 60_000, ..Breaker::default().into() }
     }
 
     fn at(ms: u64) -> Now {
