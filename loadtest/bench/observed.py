@@ -31,6 +31,8 @@ base_url = "http://@UPSTREAM@/v1"
 auth = "none"
 """
 ON = OFF + """
+[auth]
+required = false
 [state]
 dir = "@DIR@/state-@NAME@"
 [access_log]
@@ -83,7 +85,7 @@ def measure(args, system, table):
     after = cpu_by_thread(system)
     requests = report["all"]["requests"]
     if report["requests"]["errors"] or not requests:
-        print(f"  ! {system.name}: {report['requests']['errors']} errors", file=sys.stderr)
+        sys.exit(f"{system.name}: {report['requests']['errors']} errors {report['errors']}")
     for name, low, high in zip(("shards", "process"), before, after):
         table.setdefault((name, system.name), []).append((high - low) / max(1, requests) / 1e3)
 
