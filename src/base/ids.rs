@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
     sync::{Arc, LazyLock},
 };
 
@@ -91,7 +91,30 @@ pub struct TargetKey(pub u64);
 
 impl TargetKey {
     pub fn of(provider: &str, key: &str, model: &str) -> Self {
-        Self(BY_CHANCE.hash_one((provider, key, model)))
+        KeyStem::of(provider, key).target(model)
+    }
+}
+
+/// What the numbers of all targets under a provider's key have in common, so that a request hashes its model's name alone.
+#[derive(Clone, Debug)]
+pub struct KeyStem {
+    hashed: DefaultHasher,
+    /// The key's own number on the board.
+    pub itself: TargetKey,
+}
+
+impl KeyStem {
+    pub fn of(provider: &str, key: &str) -> Self {
+        let mut hashed = BY_CHANCE.build_hasher();
+        (provider, key).hash(&mut hashed);
+        let itself = TargetKey(hashed.finish());
+        Self { hashed, itself }
+    }
+
+    pub fn target(&self, model: &str) -> TargetKey {
+        let mut whole = self.hashed.clone();
+        whole.write(model.as_bytes());
+        TargetKey(whole.finish())
     }
 }
 

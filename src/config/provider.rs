@@ -16,7 +16,7 @@ use super::{
     suggest::nearest,
     url::{BaseUrl, Host},
 };
-use crate::base::ids::ProviderId;
+use crate::base::ids::{KeyStem, ProviderId};
 use crate::base::limits::{
     CONFIG_TIME_MAX, MODEL_BYTES_MAX, NAME_BYTES_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_TARGET_MAX,
     POOL_IDLE_TIME, TICK,
@@ -63,7 +63,7 @@ pub(super) fn provider(
     let hedge_percentile = table.get("hedge_percentile").and_then(first_byte::hedge_percentile);
     table.close();
 
-    let (name, url) = (name?, base?.url);
+    let (name, url, keys) = (name?, base?.url, keys?);
     let authority = url.authority();
     let local = matches!(url.host, Host::Address(_)) || url.host.is_loopback();
     let (host, dial) = match url.host {
@@ -73,6 +73,7 @@ pub(super) fn provider(
     Some(Provider {
         // Until it is enrolled.
         id: ProviderId(0),
+        stems: keys.iter().map(|key| KeyStem::of(&name, &key.name)).collect(),
         name: name.into(),
         profile: profile.map(|(name, _)| name.into()),
         tls: url.tls,
@@ -81,7 +82,7 @@ pub(super) fn provider(
         port: url.port,
         dial,
         base_path: url.path.into(),
-        keys: keys?,
+        keys,
         // A provider of one's own is taken for one that speaks today's API.
         inject_usage: inject.unwrap_or_else(|| profile.is_none_or(|(_, profile)| profile.inject_usage)),
         reasoning_apart: profile.is_some_and(|(_, profile)| profile.reasoning == Reasoning::Beside),

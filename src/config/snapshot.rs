@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     base::{
-        ids::{LineRoll, ProviderId, ProviderRoll},
+        ids::{KeyStem, LineRoll, ProviderId, ProviderRoll, TargetKey},
         prefixes::{AccessList, Prefixes},
         secret::Secret,
     },
@@ -264,6 +264,8 @@ pub struct Provider {
     pub base_path: Box<str>,
     /// Never empty: a provider without credentials has one key whose line is empty.
     pub keys: Vec<Key>,
+    /// Of each of `keys`, in their order.
+    pub stems: Vec<KeyStem>,
     /// Whether `stream_options.include_usage` may be put into a streamed request that lacks it.
     pub inject_usage: bool,
     /// Whether reasoning tokens are counted beside the completion tokens instead of among them.
@@ -292,6 +294,15 @@ pub struct Provider {
 }
 
 impl Provider {
+    /// The number on the board of `model` under the key of this index; with no model, of the key itself.
+    pub fn on_board(&self, key: u16, model: Option<&str>) -> TargetKey {
+        match (self.stems.get(usize::from(key)), model) {
+            (Some(stem), Some(model)) => stem.target(model),
+            (Some(stem), None) => stem.itself,
+            (None, model) => TargetKey::of(&self.name, "", model.unwrap_or_default()),
+        }
+    }
+
     /// The request target for an endpoint, given as `/chat/completions` or as `/v1/chat/completions`: the base path
     /// has its own version and none is doubled.
     pub fn path(&self, endpoint: &str) -> String {

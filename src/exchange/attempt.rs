@@ -160,7 +160,7 @@ async fn connection<W: World>(
     pooled: bool,
     cancel: Option<&Cancel>,
 ) -> Result<(W::Wire, bool), Failure> {
-    let now = world.now();
+    let now = world.recent();
     let idle = if pooled { world.local().pool.borrow_mut().lease(home, now) } else { None };
     if let Some(wire) = idle {
         world.local().sheet.borrow_mut().upstream.reused += 1;
@@ -202,7 +202,7 @@ async fn send<W: World>(
             Piece::Added(span) => out.push(ours, span),
         }
     }
-    wire.expire_at(world.now() + limits.write_time(out.len()), Waiting::Send);
+    wire.expire_at(world.recent() + limits.write_time(out.len()), Waiting::Send);
     let sent = wire.write(&mut out).await;
 
     request.buffer = out.take(theirs);

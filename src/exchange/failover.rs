@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     base::{limits, money::NanoUsd, now::Now},
-    config::{Estimate, Snapshot, first_byte::HoldBack},
+    config::{Estimate, Provider, Snapshot, first_byte::HoldBack},
     ledger::{
         record::{Record, Tokens},
         sheet::{AttemptResult, Move, Turn},
@@ -39,6 +39,7 @@ use crate::{
         lost::{Last, Losses},
         plan::Planned,
         price::Used,
+        quota::Quota,
         route::Target,
     },
     wire::{
@@ -73,7 +74,7 @@ pub(super) async fn serve_plan<'s, W: World>(
             facts.payload.ends_badly(request.as_ref());
             return Err(course.nothing_left(world));
         };
-        if let Err(refusal) = entitled.attempt(&planned, world.now()) {
+        if let Err(refusal) = entitled.attempt(&planned, world.recent()) {
             course.limited = Some(refusal);
             course.next_target();
             continue;
@@ -108,7 +109,8 @@ pub(super) async fn serve_plan<'s, W: World>(
             // Nothing is asked again for nobody.
             return Err(Stop::Left);
         }
-        let situation = course.situation(world, entitled, &attempted, record.phases.started);
+        let ahead = Ahead::of(entitled, attempted.planned.provider, record.phases.started);
+        let situation = course.situation(world, ahead, &attempted);
         #[cfg(test)]
         let (came, situation) = planted::retry(came, situation);
         let provider = attempted.planned.provider;
@@ -206,6 +208,31 @@ impl<B: Outcomes> Attempted<'_, '_, B> {
     }
 }
 
+/// What the plan still allows, however an attempt ends.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    deadline: Now,
+    targets: usize,
+    may_bill_twice: bool,
+    missing_model_moves: bool,
+}
+
+impl Ahead {
+    pub(super) fn of<Q: Quota>(
+        entitled: &Entitled<'_, '_, '_, Q>,
+        provider: &Provider,
+        started: Now,
+    ) -> Self {
+        let plan = entitled.plan();
+        Self {
+            deadline: started + plan.terms.timeouts.over(provider.timeouts).total,
+            targets: plan.targets.len(),
+            may_bill_twice: plan.terms.retry_unanswered,
+            missing_model_moves: plan.terms.retry_missing_model,
+        }
+    }
+}
+
 /// What became of one attempt.
 enum End<C> {
     Relayed(Relayed),
@@ -214,11 +241,7 @@ enum End<C> {
 }
 
 impl Course {
-    fn of<Q: crate::policy::quota::Quota>(
-        entitled: &Entitled<'_, '_, '_, Q>,
-        ask: &Ask,
-        request: &Request,
-    ) -> Self {
+    fn of<Q: Quota>(entitled: &Entitled<'_, '_, '_, Q>, ask: &Ask, request: &Request) -> Self {
         let plan = entitled.plan();
         let mut losses = Losses::default();
         if let Some(ms) = plan.retry_after_ms {
@@ -312,14 +335,12 @@ impl Course {
     pub(super) fn situation<W: World>(
         &self,
         world: &W,
-        entitled: &Entitled<'_, '_, '_, W::Quota>,
+        ahead: Ahead,
         attempted: &Attempted<'_, '_, W::Health>,
-        started: Now,
     ) -> Situation {
         let Attempted { planned, .. } = attempted;
-        let plan = entitled.plan();
-        let deadline = started + plan.terms.timeouts.over(planned.provider.timeouts).total;
-        let left = deadline.since(world.now());
+        let now = world.now();
+        let left = ahead.deadline.since(now);
         Situation {
             attempts_max: self.attempts_max,
             tried: self.tried,
@@ -327,10 +348,10 @@ impl Course {
             committed: false,
             keeps: self.keeps,
             client_retries: self.client_retries,
-            may_bill_twice: plan.terms.retry_unanswered,
-            missing_model_moves: plan.terms.retry_missing_model,
-            another_key: other_key(world.health(), attempted, world.now()).is_some(),
-            another_target: self.after_this() < plan.targets.len(),
+            may_bill_twice: ahead.may_bill_twice,
+            missing_model_moves: ahead.missing_model_moves,
+            another_key: other_key(world.health(), attempted, now).is_some(),
+            another_target: self.after_this() < ahead.targets,
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             typical_us: world.health().first_token_us(planned.health),
         }
@@ -421,14 +442,19 @@ async fn once<'w, 's, 'p, W: World>(
     // A stream that begins with an error goes back to the loop only where the loop has somewhere to go.
     let (status, is_stream) = (answer.head.status, answer.kind == Kind::Events);
     let begun_badly = |said| Came::Answered(Answered { status, said, retry_after_ms: None });
-    let situation = course.situation(world, entitled, attempted, record.phases.started);
+    let ahead = Ahead::of(entitled, attempted.planned.provider, record.phases.started);
+    // Looked at only where it matters: most answers are whole.
+    let situation = || course.situation(world, ahead, attempted);
     let yields = |said| {
-        let onward = judge(begun_badly(said), &situation, 0, || false).verdict;
-        is_stream && matches!(onward, Verdict::NextTarget | Verdict::OtherKey)
+        is_stream
+            && matches!(
+                judge(begun_badly(said), &situation(), 0, || false).verdict,
+                Verdict::NextTarget | Verdict::OtherKey
+            )
     };
     let yields = &yields;
     let mut hold_back = terms.hold_back(provider);
-    if hold_back != HoldBack::OFF && !moves_when_lost(&situation) {
+    if hold_back != HoldBack::OFF && !moves_when_lost(&situation()) {
         hold_back = HoldBack::OFF;
     }
     let way = Way { provider, timeouts, watch: ask.watch(provider.inject_usage), yields, request, hold_back };
@@ -482,7 +508,7 @@ fn settle<W: World>(
     }
     let used = record.tokens.total();
     record.cost = used.and_then(|_| entitled.cost(paid(record.tokens)));
-    entitled.settle(used, record.cost, world.now());
+    entitled.settle(used, record.cost, world.recent());
 }
 
 /// What the provider did not report of the tokens that are charged, by the bytes of what was asked and said.
@@ -565,7 +591,7 @@ fn report<W: World>(
     if let (Some(sent), Some(token)) = (phases.sent, phases.first_token) {
         underway.first_token(token.us_since(sent));
     }
-    let now = world.now();
+    let now = world.recent();
     let change = match relayed {
         Some(Relayed::Whole | Relayed::Unheard) => underway.succeeded(now),
         // The client's own mistake, said by an event.
@@ -590,7 +616,7 @@ pub(super) fn bear<W: World>(
     let Attempted { planned, key, underway } = attempted;
     let now = world.now();
     let aside = |fault, turn| {
-        world.health().key_failed(key_of(planned, *key), fault, now);
+        world.health().key_failed(KeyKey::of(planned.provider, *key), fault, now);
         world.local().sheet.borrow_mut().turned(planned.provider.id, turn);
     };
     match judgement.bearing {
@@ -617,14 +643,9 @@ fn turned<W: World>(world: &W, planned: &Planned<'_>, change: Option<Change>) {
     world.local().sheet.borrow_mut().turned(planned.provider.id, turn);
 }
 
-fn key_of(planned: &Planned<'_>, key: u16) -> KeyKey {
-    let name = planned.provider.keys.get(usize::from(key)).map_or("", |key| &*key.name);
-    KeyKey::of(&planned.provider.name, name)
-}
-
 /// The planned key if it is good, else another of the provider's that is; or how long until there is one.
 pub(super) fn good_key<B: Outcomes>(health: &B, planned: &Planned<'_>, now: Now) -> Result<u16, u64> {
-    let standing = |key| health.key_standing(key_of(planned, key), now);
+    let standing = |key| health.key_standing(KeyKey::of(planned.provider, key), now);
     let aside = match standing(planned.key) {
         KeyStanding::Good => return Ok(planned.key),
         KeyStanding::Dead { retry_after_ms } => Err(retry_after_ms),
@@ -646,5 +667,7 @@ fn other_key<B: Outcomes>(health: &B, attempted: &Attempted<'_, '_, B>, now: Now
         return None;
     }
     let mut all = 0..u16::try_from(planned.provider.keys.len()).unwrap_or(u16::MAX);
-    all.find(|&key| key != *used && health.key_standing(key_of(planned, key), now) == KeyStanding::Good)
+    all.find(|&key| {
+        key != *used && health.key_standing(KeyKey::of(planned.provider, key), now) == KeyStanding::Good
+    })
 }

@@ -68,7 +68,7 @@ impl<C: Wire> Client<C> {
     /// Reads the beginning of a request into `carry`. False if none comes: the client has ended the connection.
     pub(super) async fn begins<W: World<Wire = C>>(&mut self, world: &W) -> bool {
         // Before the read, which takes the bytes: by this deadline a drain knows that a request is on its way.
-        self.wire.expire_at(world.now() + world.snapshot().limits.head_time, Waiting::Head);
+        self.wire.expire_at(world.recent() + world.snapshot().limits.head_time, Waiting::Head);
         let (read, buffer) = self.read(world.local().buffer()).await;
         if buffer.is_empty() {
             world.local().recycle(buffer);

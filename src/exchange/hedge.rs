@@ -17,7 +17,7 @@ use super::{
     ask::Ask,
     attempt::{self, Answer, NoAnswer, Sent, Watched, cause, ended, read_head, read_watching, sooner},
     cancel::Cancel,
-    failover::{Attempted, Course, bear, error_of, good_key, is_page, page},
+    failover::{Ahead, Attempted, Course, bear, error_of, good_key, is_page, page},
     h1::{Client, Elsewhere},
     intake::{End, Events, Intake},
     lens::Kind,
@@ -127,7 +127,11 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
         tried: 1,
         tried_here: 1,
         another_target: true,
-        ..course.situation(world, entitled, attempted, record.phases.started)
+        ..course.situation(
+            world,
+            Ahead::of(entitled, attempted.planned.provider, record.phases.started),
+            attempted,
+        )
     };
     let goes_on = |came| {
         let verdict = judge(came, &situation, 0, || false).verdict;

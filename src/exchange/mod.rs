@@ -283,7 +283,7 @@ async fn exchange<'s, W: World>(
     let route = plan.as_ref().map_or_else(|_| plan::route_of(snapshot, &ask.model), |plan| plan.route);
     facts.route = route.map(|route| route.name.clone());
     let plan = plan.inspect_err(|_| facts.payload.ends_badly(&request))?;
-    let want = ask.want(&request, world.now(), world.unix_ms());
+    let want = ask.want(&request, world.recent(), world.unix_ms());
     let entitled = admit::entitle(snapshot, &mut admitted, plan, want, &mut facts.told);
     let mut entitled = entitled.inspect_err(|_| facts.payload.ends_badly(&request))?;
     facts.mark(|marks| marks.routed = Some(world.now()));
@@ -308,7 +308,7 @@ fn plan_of<'p, W: World>(
         header: &header,
         metadata: Told::Raw(admit::metadata_field(&request.head, &request.buffer)?),
     };
-    let planned = plan::plan(snapshot, &asked, world.random(), world.health(), world.now());
+    let planned = plan::plan(snapshot, &asked, world.random(), world.health(), world.recent());
     planned.map_err(|why| Stop::Refused(why.refusal(&ask.model)))
 }
 
@@ -324,7 +324,7 @@ fn knock<'a, W: World>(
         head: &request.head,
         bytes: &request.buffer,
         endpoint: asked.as_ref().ok().map(|(endpoint, _)| *endpoint),
-        now: world.now(),
+        now: world.recent(),
         unix_ms: world.unix_ms(),
     }
 }

@@ -81,7 +81,7 @@ pub(super) async fn head<W: World>(
         buffer = world.local().buffer();
     }
     let mut scan = HeadScan::default();
-    client.wire.expire_at(world.now() + limits.head_time, Waiting::Head);
+    client.wire.expire_at(world.recent() + limits.head_time, Waiting::Head);
     loop {
         let bounds = HeadLimits { bytes_max: limits.head_bytes, fields_max: limits.head_fields };
         match scan.request(&buffer, bounds) {
@@ -190,7 +190,7 @@ async fn sized_body<W: World>(
     length: usize,
     limits: &Limits,
 ) -> Result<(), Stop> {
-    let began = world.now();
+    let began = world.recent();
     let end = request.head.bytes + length;
     while request.buffer.len() < end {
         grow(world, request, end, limits).await?;
@@ -213,7 +213,7 @@ async fn chunked_body<W: World>(
     bytes_max: usize,
     limits: &Limits,
 ) -> Result<(), Stop> {
-    let began = world.now();
+    let began = world.recent();
     let start = request.head.bytes;
     let mut chunked = Chunked::default();
     // start <= end <= at <= buffer.len(): payload, then consumed framing, then what is to be decoded.

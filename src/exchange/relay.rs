@@ -94,13 +94,13 @@ pub(super) async fn relay<W: World>(
 
     let cut = loop {
         let decoded = intake.advance(lens.events());
-        lens.look(&intake, world.now(), record, &mut world.local().sheet.borrow_mut());
+        lens.look(&intake, world.recent(), record, &mut world.local().sheet.borrow_mut());
         facts.words.weigh();
         let has_ended = intake.end() != End::NotYet;
         if committed.is_none() && lens.failed() && !client.is_unheard() && yields(lens.said()) {
             return Err(Stop::Failed(Failure::new(Phase::Body, Cause::ErrorEvent(lens.said()))));
         }
-        if !has_ended && entitled.streamed(lens.token_events(), world.now()) {
+        if !has_ended && entitled.streamed(lens.token_events(), world.recent()) {
             break Failure::new(Phase::Body, Cause::OverLimit);
         }
         match decoded {
@@ -167,7 +167,7 @@ pub(super) async fn relay<W: World>(
         }
         intake.make_room();
         client.stands(committed, lens.at_boundary());
-        let began = world.now();
+        let began = world.recent();
         let mut until = sooner(total, began + times.between_bytes, Waiting::BetweenBytes);
         if let Some(at) = first_token
             && record.phases.first_token.is_none()
@@ -267,13 +267,13 @@ async fn pass_on<W: World>(
     let payload = intake.ready_bytes();
     let mut out = intake.lay_out(ours, manner.outward, last);
     if client.is_unheard() {
-        client.took(world.now(), payload);
+        client.took(world.recent(), payload);
         return Ok(intake.settle(&mut out));
     }
     let sent = write(world, client, &mut out, manner.limits, record).await;
     let ours = intake.settle(&mut out);
     record.bytes_out += payload as u64;
-    client.took(world.now(), 0);
+    client.took(world.recent(), 0);
     match sent {
         Err(_) if tending::goes_on_unheard(world, client) => Ok(ours),
         sent => sent.map(|()| ours),
@@ -331,7 +331,7 @@ fn give_back<W: World>(
     is_clean: bool,
 ) {
     if is_clean && !world.draining() {
-        let until = world.now() + provider.pool_idle_time;
+        let until = world.recent() + provider.pool_idle_time;
         let room = Room { per_target: provider.pool_idle_max, in_all: limits.pool_idle_max };
         world.local().pool.borrow_mut().give_back(home, wire, until, room);
     }

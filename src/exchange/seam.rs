@@ -82,6 +82,9 @@ pub trait World {
 
     fn now(&self) -> Now;
 
+    /// What [`now`](Self::now) said last, at most a tick ago. As good for a deadline, and for who has not waited since it asked.
+    fn recent(&self) -> Now;
+
     /// Returns at `at`. May be dropped at any time.
     async fn sleep_until(&self, at: Now);
 

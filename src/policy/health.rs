@@ -4,7 +4,10 @@
 //! whatever happens in between, which [`Underway`] sees to.
 
 pub use crate::base::ids::TargetKey;
-use crate::base::{ids::ProviderId, now::Now};
+use crate::{
+    base::{ids::ProviderId, now::Now},
+    config::Provider,
+};
 
 /// What all cores know of a target's health.
 pub trait Health {
@@ -41,8 +44,8 @@ pub enum Standing {
 pub struct KeyKey(pub u64);
 
 impl KeyKey {
-    pub fn of(provider: &str, key: &str) -> Self {
-        Self(TargetKey::of(provider, key, "").0)
+    pub fn of(provider: &Provider, key: u16) -> Self {
+        Self(provider.on_board(key, None).0)
     }
 }
 

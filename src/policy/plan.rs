@@ -152,8 +152,7 @@ fn lead<'a>(snapshot: &'a Snapshot, asked: &'a str, lead: Lead<'a, 'a>) -> Resul
 
 impl<'a> Planned<'a> {
     fn new(place: ProviderPlace, provider: &'a Provider, key: u16, model: Cow<'a, str>) -> Self {
-        let key_name = provider.keys.get(usize::from(key)).map_or("", |key| &*key.name);
-        let health = TargetKey::of(&provider.name, key_name, &model);
+        let health = provider.on_board(key, Some(&model));
         let (standing, order) = (Standing::Closed, Order::default());
         Self { place, provider, key, pinned: false, model, health, standing, order }
     }

@@ -192,7 +192,7 @@ async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, _presence: Pr
     loop {
         if client.carry.is_empty() {
             let idle_time = shard.current_snapshot().limits.idle_time;
-            client.wire.expire_at(shard.clock.now() + idle_time, Waiting::Idle);
+            client.wire.expire_at(shard.clock.recent() + idle_time, Waiting::Idle);
             if !client.stirs().await {
                 return;
             }
@@ -214,6 +214,10 @@ impl World for Shard {
 
     fn now(&self) -> Now {
         self.clock.now()
+    }
+
+    fn recent(&self) -> Now {
+        self.clock.recent()
     }
 
     async fn sleep_until(&self, at: Now) {

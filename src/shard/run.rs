@@ -15,7 +15,9 @@ use monoio::io::Canceller;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::{
-    Clock, conn, guard,
+    Clock,
+    clock::CoreClock,
+    conn, guard,
     ring::{self, Backend, Choice, Refused},
     slots::Slots,
     stream::{self, Stream},
@@ -123,7 +125,7 @@ pub fn start(links: Links) -> Result<Running, String> {
 
 /// What a core keeps. Everything in here is touched by this core alone.
 pub(super) struct Shard {
-    pub(super) clock: Clock,
+    pub(super) clock: CoreClock,
     pub(super) wheel: Wheel,
     pub(super) local: Local<Stream>,
     pub(super) slots: Slots,
@@ -152,9 +154,10 @@ pub(super) struct Shard {
 }
 
 async fn live(links: Links, backend: Backend) {
-    let seed = links.clock.unix_ms() ^ (links.seat as u64).rotate_left(32) ^ 0x9E37_79B9_7F4A_7C15;
+    let clock = CoreClock::new(links.clock);
+    let seed = clock.unix_ms() ^ (links.seat as u64).rotate_left(32) ^ 0x9E37_79B9_7F4A_7C15;
     let shard = Rc::new(Shard {
-        clock: links.clock,
+        clock,
         wheel: Wheel::default(),
         local: Local::new(limits::BUFFERED_BYTES_MAX),
         slots: Slots::default(),
@@ -209,6 +212,7 @@ impl Shard {
             let vitals = &self.vitals[self.seat];
             vitals.beat(now);
             vitals.set_buffered_bytes(self.local.budget.used() as u64);
+            self.clock.look_at_the_wall();
             self.wheel.turn(now, stream::expire);
             self.take_up_news();
             if now >= sheet_due {

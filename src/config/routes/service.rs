@@ -357,7 +357,7 @@ impl Known<'_> {
             pinned: key.is_some(),
             weight: 1,
             price: None,
-            health: TargetKey::of(&provider.name, key_name, &name[model_at..]),
+            health: provider.on_board(u16::try_from(index).unwrap_or(0), Some(&name[model_at..])),
             number: target_number(&provider.name, key_name, &name[model_at..]),
         })
     }

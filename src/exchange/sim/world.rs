@@ -142,6 +142,8 @@ pub(super) struct SimWorld {
     pub(super) quota: Cells,
     pub(super) health: Calm,
     pub(super) draining: Cell<bool>,
+    /// The clock's last reading.
+    read: Cell<Now>,
     conns: RefCell<Vec<Weak<Conn>>>,
     /// What providers answer, by the number in the model's name.
     pub(super) scripts: RefCell<BTreeMap<usize, Rc<Script>>>,
@@ -277,6 +279,7 @@ impl SimWorld {
             quota: Cells::default(),
             health: Calm::default(),
             draining: Cell::new(false),
+            read: Cell::default(),
             conns: RefCell::default(),
             scripts: RefCell::default(),
             seen: RefCell::default(),
@@ -351,7 +354,15 @@ impl World for Surroundings {
     type Health = Calm;
 
     fn now(&self) -> Now {
-        self.0.sim.now()
+        let now = self.0.sim.now();
+        self.0.read.set(now);
+        now
+    }
+
+    fn recent(&self) -> Now {
+        // As on a core, where a tick reads the clock, too.
+        let now = self.0.sim.now();
+        if now.since(self.0.read.get()) > limits::TICK { self.now() } else { self.0.read.get() }
     }
 
     async fn sleep_until(&self, at: Now) {
