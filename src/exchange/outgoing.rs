@@ -10,6 +10,7 @@ pub struct Outgoing {
     buffers: SmallVec<[Vec<u8>; 2]>,
     pieces: SmallVec<[(u8, Span); 8]>,
     is_secret: bool,
+    hurries: bool,
 }
 
 impl Outgoing {
@@ -56,6 +57,15 @@ impl Outgoing {
     /// A credential is in the first piece, which is never copied then.
     pub fn keep_secret(&mut self) {
         self.is_secret = true;
+    }
+
+    /// Somebody waits for each piece, such as an event: it is not to wait for what other connections send.
+    pub fn hurry(&mut self) {
+        self.hurries = true;
+    }
+
+    pub fn hurries(&self) -> bool {
+        self.hurries
     }
 
     /// Makes one piece of several that add up to no more than `bytes_max`, by copying the others behind the first.

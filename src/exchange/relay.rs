@@ -135,7 +135,7 @@ pub(super) async fn relay<W: World>(
                     None => reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head)),
                 }
             });
-            let manner = Manner { outward, limits };
+            let manner = Manner { outward, hurries: kind == Kind::Events, limits };
             if !client.is_unheard() {
                 record.status = head.status;
             }
@@ -218,7 +218,7 @@ pub(super) async fn relay<W: World>(
         // Nothing has left: this can still be said with a status.
         return Err(Stop::Failed(Failure { answered: true, ..cut }));
     };
-    let manner = Manner { outward, limits };
+    let manner = Manner { outward, hurries: kind == Kind::Events, limits };
     #[cfg(test)]
     planted::send_again(world, home, record).await;
     #[cfg(test)]
@@ -251,6 +251,8 @@ pub(super) async fn relay<W: World>(
 #[derive(Clone, Copy)]
 struct Manner<'a> {
     outward: Outward,
+    /// They are events, which somebody reads as they come.
+    hurries: bool,
     limits: &'a Limits,
 }
 
@@ -266,6 +268,9 @@ async fn pass_on<W: World>(
 ) -> Result<Vec<u8>, Stop> {
     let payload = intake.ready_bytes();
     let mut out = intake.lay_out(ours, manner.outward, last);
+    if manner.hurries {
+        out.hurry();
+    }
     if client.is_unheard() {
         client.took(world.recent(), payload);
         return Ok(intake.settle(&mut out));

@@ -19,6 +19,7 @@ mod run;
 mod slots;
 mod stream;
 mod tls;
+mod turn;
 mod wheel;
 
 pub use clock::Clock;

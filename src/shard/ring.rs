@@ -6,6 +6,8 @@ use std::{fmt, io, time::Duration};
 
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder, time::TimeDriver};
 
+use super::turn;
+
 /// Submission entries of a core's ring. 1,024 of 64 bytes and 4,096 completions of 16 are 132 KiB of locked memory.
 const ENTRIES: u32 = 1024;
 const COMPLETIONS: u32 = 4 * ENTRIES;
@@ -92,6 +94,10 @@ impl fmt::Display for Refused {
 
 /// Builds the runtime on the thread that will run it: SINGLE_ISSUER binds the ring to its maker.
 pub(super) fn build(choice: Choice) -> Result<(Driver, Backend, Option<Refused>), Refused> {
+    turn::watching(|| runtime(choice))
+}
+
+fn runtime(choice: Choice) -> Result<(Driver, Backend, Option<Refused>), Refused> {
     let refused = match choice {
         Choice::Epoll => None,
         Choice::Auto | Choice::IoUring => match ring() {

@@ -206,6 +206,34 @@ fn a_cancelled_accept_is_awaited() {
     });
 }
 
+/// The turn's end is not waited for: among many sends, those that hurry leave before the tasks that queued them have all run.
+#[test]
+fn sends_that_hurry_leave_before_the_turn_is_over() {
+    on_both(|is_epoll| async move {
+        let wheel = Wheel::default();
+        let (mut ours, theirs): (Vec<_>, Vec<_>) =
+            (0..limits::QUEUED_SENDS_MAX).map(|_| pair(is_epoll, &wheel)).unzip();
+        let mut outs: Vec<_> = ours.iter().map(|_| bytes(b"event")).collect();
+        outs.iter_mut().for_each(Outgoing::hurry);
+        let sends = ours.iter_mut().zip(&mut outs).map(|(ours, out)| Box::pin(ours.write(out)));
+        let mut sends: Vec<_> = sends.collect();
+        poll_fn(|cx| {
+            sends.retain_mut(|send| send.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        // The runtime has had no say since they were queued. (On epoll there is no queue.)
+        for theirs in theirs.iter().filter(|_| !is_epoll) {
+            theirs.set_nonblocking(true).unwrap();
+            assert_eq!(theirs.peek(&mut [0; 8]).unwrap(), 5);
+        }
+        assert!(is_epoll || sends.len() == theirs.len(), "a ring's sends end in another turn");
+        for send in sends {
+            send.await.unwrap();
+        }
+    });
+}
+
 /// Rule 4: what is in flight when the core ends is leaked with its runtime, so the kernel never writes into freed memory.
 #[test]
 fn a_runtime_is_leaked_with_what_is_in_flight() {

@@ -18,6 +18,7 @@ use monoio::{
 use super::{
     buffers::{Behind, Piece, Pieces},
     tls::Tls,
+    turn,
     wheel::{Deadline, Wheel},
 };
 use crate::{
@@ -66,12 +67,12 @@ impl Tcp {
 
     /// Writes all pieces; what is small leaves as one.
     pub(super) async fn write(&mut self, out: &mut Outgoing) -> io::Result<()> {
-        let longer = out.join(limits::JOINED_WRITE_BYTES_MAX);
+        let (longer, hurries) = (out.join(limits::JOINED_WRITE_BYTES_MAX), out.hurries());
         let Some((number, span)) = out.only() else { return self.write_several(out).await };
         let mut piece = Piece::new(out.take(number), span);
         let mut end = Ok(());
         while end.is_ok() && !piece.is_done() {
-            let (written, rest) = self.io().write(piece).await;
+            let (written, rest) = turn::sent(self.io().write(piece), hurries).await;
             piece = rest;
             end = taken(written).map(|bytes| piece.advance(bytes));
         }
@@ -83,13 +84,14 @@ impl Tcp {
     }
 
     async fn write_several(&mut self, out: &mut Outgoing) -> io::Result<()> {
+        let hurries = out.hurries();
         let mut pieces = Pieces::new(std::mem::take(out));
         let mut end = Ok(());
         while end.is_ok() && !pieces.is_done() {
             let (written, rest) = if pieces.is_single() {
-                self.io().write(pieces).await
+                turn::sent(self.io().write(pieces), hurries).await
             } else {
-                self.io().writev(pieces).await
+                turn::sent(self.io().writev(pieces), hurries).await
             };
             pieces = rest;
             end = taken(written).map(|bytes| pieces.advance(bytes));

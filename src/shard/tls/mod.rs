@@ -137,7 +137,7 @@ impl Tls {
         let mut sealed = 0;
         loop {
             sealed += self.seal(out, sealed)?;
-            self.flush().await?;
+            self.flush(out.hurries()).await?;
             if sealed == bytes {
                 return Ok(());
             }
@@ -171,7 +171,7 @@ impl Tls {
     pub(super) async fn finish(&mut self) {
         self.session.send_close_notify();
         // A peer that takes nothing more gets its FIN all the same.
-        let _ = Box::pin(self.flush()).await;
+        let _ = Box::pin(self.flush(false)).await;
         self.tcp.end_writing();
     }
 }
@@ -196,7 +196,7 @@ impl Tls {
     async fn shake_hands(&mut self) -> Result<(), Unsecured> {
         let mut ciphertext = Vec::with_capacity(limits::TLS_HELPING_BYTES);
         loop {
-            self.flush().await.map_err(Unsecured::Io)?;
+            self.flush(false).await.map_err(Unsecured::Io)?;
             if !self.session.is_handshaking() {
                 return Ok(());
             }
@@ -276,7 +276,7 @@ impl Tls {
     }
 
     /// Writes all the ciphertext there is, in one operation.
-    async fn flush(&mut self) -> io::Result<()> {
+    async fn flush(&mut self, hurries: bool) -> io::Result<()> {
         if !self.session.wants_write() {
             return Ok(());
         }
@@ -286,6 +286,9 @@ impl Tls {
         }
         let mut out = Outgoing::default();
         out.push_all(ciphertext);
+        if hurries {
+            out.hurry();
+        }
         self.tcp.write(&mut out).await
     }
 
