@@ -208,6 +208,10 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         return next;
     }
     match facts.words.take() {
+        #[cfg(test)]
+        None if sim::planted::is(sim::planted::Bug::LineLost) && matches!(outcome, Outcome::TimedOut(_)) => {
+            open.close(world.now(), outcome);
+        }
         None => {
             let closed = open.close(world.now(), outcome);
             world.log(|| facts.logged(closed, world.unix_ms(), client.address));
@@ -244,7 +248,7 @@ async fn exchange<'s, W: World>(
 ) -> Result<Relayed, Stop> {
     let mut request = receive::head(world, client, &snapshot.limits).await?;
     record.phases.head_read = Some(world.now());
-    note_head(world, &request, facts);
+    note_head(world, snapshot, &request, facts);
     record.trail = trail_of(world, snapshot.tracing, &request);
     facts.marks = timing::marks(snapshot.server.timing, &request);
     let asked = locate(&request);
@@ -448,10 +452,12 @@ async fn linger<W: World>(world: &W, client: &mut Client<W::Wire>) {
     }
 }
 
-fn note_head<W: World>(world: &W, request: &Request, facts: &mut Facts<'_>) {
+fn note_head<W: World>(world: &W, snapshot: &Snapshot, request: &Request, facts: &mut Facts<'_>) {
     facts.method = Some(request.head.method);
     let collect = request.known(Known::CollectLog).or_else(|| request.known(Known::CollectLogAlias));
     match collect {
+        // Wanted, and there is nowhere to keep it.
+        _ if snapshot.kept_logs.is_none() => {}
         Some(b"true") => facts.keep = Keep::Yes,
         Some(b"false") => facts.keep = Keep::No,
         _ => {}

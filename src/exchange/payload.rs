@@ -4,6 +4,8 @@
 //! Only JSON and events are copied. Forms, sound and images are no text that could be masked: of them the length is told.
 //! Nothing is copied of who was not admitted.
 
+#[cfg(test)]
+use super::sim::planted::{self, Bug};
 use super::{ask::is_media_type, budget::Hold, lens::Kind, receive::Request, seam::World};
 use crate::{
     base::limits::LOG_STREAM_FACTOR,
@@ -60,6 +62,8 @@ impl Payload {
         let word = request.known(Known::CollectPayload).or_else(|| request.known(Known::CollectPayloadAlias));
         let asked = match word {
             Some(b"true") => Some(true),
+            #[cfg(test)]
+            Some(b"false") if planted::is(Bug::NoUnheeded) => None,
             Some(b"false") => Some(false),
             // Whoever says something else means something: not to be kept is what can do no harm.
             Some(_) => Some(false),
@@ -115,6 +119,8 @@ impl Payload {
         let State::On(payload) = &mut self.state else { return };
         let factor = if payload.is_stream { LOG_STREAM_FACTOR } else { 1 };
         let held = payload.request.bytes.len();
+        #[cfg(test)]
+        let parts = parts.into_iter().filter(|part| !planted::is_end_uncopied(part));
         for part in parts {
             copy(&mut payload.response, part, self.bytes_max * factor, held, &mut self.hold);
         }
@@ -124,6 +130,15 @@ impl Payload {
     pub(super) fn refused(&mut self, body: &[u8]) {
         self.ends_badly(None);
         self.says([body]);
+    }
+
+    /// The last word of an answer that had begun before there was one: an event.
+    pub(super) fn refused_late(&mut self, event: &[u8]) {
+        self.ends_badly(None);
+        if let State::On(payload) = &mut self.state {
+            payload.is_stream = true;
+        }
+        self.says([event]);
     }
 
     /// What was copied.
@@ -139,6 +154,8 @@ impl Payload {
 
 /// Adds a copy of `bytes` as far as it may grow. What was cut once does not go on behind the gap.
 fn copy(into: &mut Copied, bytes: &[u8], bytes_max: usize, held_besides: usize, hold: &mut Hold) {
+    #[cfg(test)]
+    let bytes_max = if planted::is(Bug::CopyUnbounded) { usize::MAX } else { bytes_max };
     let room = if into.is_whole() { bytes_max.saturating_sub(into.bytes.len()) } else { 0 };
     into.whole_bytes += bytes.len() as u64;
     let part = &bytes[..bytes.len().min(room)];

@@ -409,11 +409,12 @@ pub(super) async fn say_lost<W: World>(
     client: &mut Client<W::Wire>,
     outward: Outward,
     refusal: &Refusal,
-    facts: &Facts<'_>,
+    facts: &mut Facts<'_>,
     record: &mut Record,
 ) -> bool {
     let mut event = Vec::new();
     refusal.event(&mut event);
+    facts.payload.refused_late(&event);
     let mut ours = world.local().buffer();
     put(&mut ours, outward, &event);
     record.bytes_out += event.len() as u64;
@@ -428,7 +429,7 @@ pub(super) async fn show_late<W: World>(
     outward: Outward,
     mut answer: Answer<W::Wire>,
     provider: &str,
-    facts: &Facts<'_>,
+    facts: &mut Facts<'_>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
     let body = match attempt::short_body(world, client, &mut answer).await {
@@ -441,6 +442,7 @@ pub(super) async fn show_late<W: World>(
         let message = format!("The provider {provider} answered {status}.").into();
         return Err(Stop::Refused(Refusal::UpstreamError { status, message }));
     };
+    facts.payload.refused_late(&event);
     let mut ours = world.local().buffer();
     put(&mut ours, outward, &event);
     record.bytes_out += event.len() as u64;

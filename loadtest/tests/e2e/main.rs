@@ -14,6 +14,7 @@ mod breakers;
 mod callers;
 mod cuts;
 mod estimates;
+mod expiry;
 mod explain;
 mod failover;
 mod flap;

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import ssl
 import threading
 from urllib.parse import urlsplit
 
@@ -61,9 +62,9 @@ def attributes(thing):
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in thing.attributes}
 
 
-def ask(world, model, stream=False, **headers):
+def ask(world, model, stream=False, base_url=None, **headers):
     """One chat completion with headers of its own; returns status, answer's headers and body."""
-    url = urlsplit(world.base_url)
+    url = urlsplit(base_url or world.base_url)
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
     body = {"model": model, "messages": HELLO, "stream": stream}
     try:
@@ -245,6 +246,20 @@ def points(metrics, name):
     return metric, data, found
 
 
+def admin(url, path):
+    """A page of an admin listener."""
+    url = urlsplit(url)
+    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        assert answer.status == 200, (path, answer.status, text)
+        return text
+    finally:
+        connection.close()
+
+
 @case
 def otlp_metrics_are_those_of_the_metrics_page(world: World):
     for _ in range(3):
@@ -266,11 +281,7 @@ def otlp_metrics_are_those_of_the_metrics_page(world: World):
     for point in duration.data_points:
         assert sum(point.bucket_counts) == point.count and len(point.bucket_counts) == len(point.explicit_bounds) + 1, point
         assert 0 < point.start_time_unix_nano < point.time_unix_nano, point
-    admin = urlsplit(os.environ["RINGWAY_TEST_ADMIN"])
-    connection = http.client.HTTPConnection(admin.hostname, admin.port, timeout=10)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
+    text = admin(os.environ["RINGWAY_TEST_ADMIN"], "/metrics")
     with_samples = {
         name
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M)
@@ -291,11 +302,38 @@ def otlp_nothing_that_was_said_is_sent_and_all_is_signed(world: World):
     assert raw and HELLO[0]["content"].encode() not in raw and world.key.encode() not in raw and b"sk-test-canary" not in raw
     for resource in resources:
         said = attributes(resource)
-        assert said["service.name"] == "ringway-test" and said["deployment.environment.name"] == "loopback", said
+        assert said["service.name"] in ("plain", "secure") and said["deployment.environment.name"] == "loopback", said
         assert said["service.version"], said
+
+
+if "RINGWAY_TEST_STRANGER" in os.environ:
+
+    @case
+    def otlp_a_collector_that_another_authority_vouches_for_is_sent_nothing(world: World):
+        url, page = os.environ["RINGWAY_TEST_STRANGER"] + "/v1", os.environ["RINGWAY_TEST_STRANGER_ADMIN"]
+
+        def counted(family):
+            return sum(float(value) for value in re.findall(rf"^{family}(?:{{[^}}]*}})? (\S+)$", admin(page, "/metrics"), re.M))
+
+        before = counted("rw_otlp_dropped_total")
+        tag = world.tag()
+        assert ask(world, world.model(tag), base_url=url, x_request_id=tag)[0] == 200
+        # Metrics are given up with each try, of which there are several a second.
+        world.until("what is given up is counted", lambda: counted("rw_otlp_dropped_total") > before)
+        assert counted("rw_otlp_sent_total") == 0
+        assert ask(world, world.model(tag), base_url=url)[0] == 200
+        assert admin(page, "/readyz")
+        # Who trusts it gets through at the same time.
+        world.until("the other's telemetry", lambda: Collector.raw)
+        with Collector.lock:
+            assert not any(tag.encode() in body or b"stranger" in body for body in Collector.raw)
 
 
 if __name__ == "__main__":
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["RINGWAY_TEST_COLLECTOR_PORT"])), Collector)
+    if "RINGWAY_TEST_COLLECTOR_CERT" in os.environ:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(os.environ["RINGWAY_TEST_COLLECTOR_CERT"], os.environ["RINGWAY_TEST_COLLECTOR_TLS_KEY"])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     main()

@@ -93,6 +93,20 @@ def certificate(scratch):
     return cert, key
 
 
+def issued(scratch, name):
+    """The file of a new authority, and a certificate for `localhost` and key that it has issued."""
+    ca, ca_key, cert, key, request, more = [scratch / f"{name}.{part}" for part in ("ca", "cakey", "cert", "key", "csr", "ext")]
+    fresh = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    more.write_text("subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\n")
+    for command in [
+        ["req", "-x509", *fresh, "-days", "2", "-subj", f"/CN={name} authority", "-keyout", ca_key, "-out", ca],
+        ["req", *fresh, "-subj", "/CN=localhost", "-keyout", key, "-out", request],
+        ["x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2", "-extfile", more, "-out", cert],
+    ]:
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    return ca, cert, key
+
+
 class Gateway:
     def __init__(self, name, args, scratch, providers, limits="", tls=None, more=""):
         self.port, self.admin = free_port(), free_port()
@@ -249,10 +263,10 @@ fallbacks = ["sim/sim"]
 
 OTLP = """
 [otlp]
-endpoint = "http://127.0.0.1:{port}"
+endpoint = "{endpoint}"
 headers = {{ authorization = "Bearer ${{RINGWAY_TEST_COLLECTOR_KEY}}" }}
 interval_secs = 0.2
-service_name = "ringway-test"
+service_name = "{name}"
 resource = {{ "deployment.environment.name" = "loopback" }}
 [[route]]
 name = "two"
@@ -262,19 +276,36 @@ fallbacks = ["sim/otlp-second"]
 
 
 def otlp_suite(args, scratch, stack):
-    """A collector that decodes what the gateway sends. It starts after the gateway: until then nothing is lost."""
+    """A collector that decodes what the gateway sends, then one over TLS. It starts after the gateway: until then nothing is lost."""
     sim = Program("provider-otlp", [args.bin / "ringway-load", "provider", "--listen", "127.0.0.1:0"], scratch)
     stack.callback(sim.close)
     address = sim.until("it says where it listens", lambda: re.search(r"127\.0\.0\.1:\d+", sim.said()))[0]
-    port = free_port()
     os.environ["RINGWAY_TEST_COLLECTOR_KEY"] = "collector-key"
     providers = [("sim", f"http://{address}/v1", "sk-test-canary"), ("down", "http://127.0.0.1:1/v1", "sk-unused")]
-    gateway = Gateway("gateway-otlp", args, scratch, providers, more=OTLP.format(port=port))
-    stack.callback(gateway.close)
-    script = [sys.executable, HERE / "cases_otlp.py", "--base-url", f"http://127.0.0.1:{gateway.port}/v1"]
-    script += ["--provider-url", f"http://{address}", "--filter", args.filter]
-    env = {"RINGWAY_TEST_COLLECTOR_PORT": str(port), "RINGWAY_TEST_ADMIN": f"http://127.0.0.1:{gateway.admin}"}
-    yield run(f"otlp on {args.backend}", script, env)
+
+    def gateway(name, endpoint, ca=None):
+        settings = OTLP.format(endpoint=endpoint, name=name)
+        settings = settings.replace("[otlp]", f'[otlp]\nca_file = "{ca}"') if ca else settings
+        started = Gateway(f"gateway-otlp-{name}", args, scratch, providers, more=settings)
+        stack.callback(started.close)
+        return started
+
+    def cases(name, own, env):
+        script = [sys.executable, HERE / "cases_otlp.py", "--base-url", f"http://127.0.0.1:{own.port}/v1"]
+        script += ["--provider-url", f"http://{address}", "--filter", args.filter]
+        return run(f"{name} on {args.backend}", script, {"RINGWAY_TEST_ADMIN": f"http://127.0.0.1:{own.admin}", **env})
+
+    port = free_port()
+    plain = gateway("plain", f"http://127.0.0.1:{port}")
+    yield cases("otlp", plain, {"RINGWAY_TEST_COLLECTOR_PORT": str(port)})
+
+    port = free_port()
+    (ca, cert, key), (other_ca, _, _) = issued(scratch, "collector"), issued(scratch, "other")
+    secure = gateway("secure", f"https://localhost:{port}", ca)
+    stranger = gateway("stranger", f"https://localhost:{port}", other_ca)
+    env = {"RINGWAY_TEST_COLLECTOR_PORT": str(port), "RINGWAY_TEST_COLLECTOR_CERT": str(cert), "RINGWAY_TEST_COLLECTOR_TLS_KEY": str(key)}
+    env |= {"RINGWAY_TEST_STRANGER": f"http://127.0.0.1:{stranger.port}", "RINGWAY_TEST_STRANGER_ADMIN": f"http://127.0.0.1:{stranger.admin}"}
+    yield cases("otlp over tls", secure, env)
 
 
 def litellm_suite(args, scratch, stack):

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::{
     chance::Chance,
     faults::Fault,
+    kept::Wish,
     script::{Script, Wanted},
     world::SimWorld,
 };
@@ -25,6 +26,8 @@ pub(super) struct Ask {
     pub(super) id: usize,
     pub(super) head: Vec<u8>,
     pub(super) body: Vec<u8>,
+    /// The body without its framing.
+    pub(super) said: Vec<u8>,
     pub(super) hope: Hope,
     pub(super) is_head: bool,
     /// The client waits for `100 Continue`, or at least says so.
@@ -32,6 +35,8 @@ pub(super) struct Ask {
     pub(super) http10: bool,
     /// The client wants to go on after the answer.
     pub(super) keeps: bool,
+    /// What its head says of logs; `None`: its head cannot be understood.
+    pub(super) wish: Option<Wish>,
 }
 
 impl Ask {
@@ -150,18 +155,21 @@ impl Ask {
             id,
             head: Vec::new(),
             body: Vec::new(),
+            said: Vec::new(),
             hope,
             is_head: false,
             fault: None,
             http10: false,
             keeps: true,
+            wish: None,
         }
     }
 
     fn written(self, chance: &Chance, line: &str, media_type: &str, body: Vec<u8>) -> Self {
         let version = if self.http10 { "1.0" } else { "1.1" };
-        let mut head =
-            format!("{line} HTTP/{version}\r\nHost: gateway\r\nAuthorization: Bearer sk-client\r\n");
+        let mut head = format!("{line} HTTP/{version}\r\nHost: gateway\r\n");
+        let wish = Wish::draw(chance);
+        head.push_str(&wish.fields(chance, self.id));
         head.push_str("x-private: 1\r\nUser-Agent: sim\r\n");
         let keeps = self.keeps && !chance.one_in(6);
         match (keeps, self.http10) {
@@ -172,7 +180,7 @@ impl Ask {
         if !media_type.is_empty() {
             head.push_str(&format!("Content-Type: {media_type}\r\n"));
         }
-        let mut framed = Vec::new();
+        let (said, mut framed) = (body.clone(), Vec::new());
         if !body.is_empty() {
             if !self.http10 && chance.one_in(6) {
                 head.push_str("Expect: 100-continue\r\n");
@@ -194,6 +202,6 @@ impl Ask {
             }
         }
         head.push_str("\r\n");
-        Self { head: head.into_bytes(), body: framed, keeps, ..self }
+        Self { head: head.into_bytes(), body: framed, said, keeps, wish: Some(wish), ..self }
     }
 }

@@ -20,6 +20,7 @@ faults! {
     ClientFin, ClientReset, Pipelined, SlowReader, StoppedReader, SlowHead, SlowBody, BadRequest, Http10Client,
     BudgetSpent, Drained, DrainCut,
     Commented, ReadToItsEnd, ReadToItsUsage, LostUnheard,
+    Kept,
 }
 
 /// How often each was injected.

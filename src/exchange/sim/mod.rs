@@ -14,6 +14,7 @@ mod client;
 mod conn;
 mod executor;
 mod faults;
+mod kept;
 mod peer;
 pub(super) mod planted;
 mod regressions;
@@ -66,7 +67,9 @@ struct Report {
 fn run(seed: u64, faults: &Faults) -> Report {
     check::take_records();
     let sim = Sim::new(seed);
-    let world = SimWorld::under(&sim, RELAYS[usize::try_from(seed).unwrap_or(0) % RELAYS.len()]);
+    let place = usize::try_from(seed).unwrap_or(0);
+    let (relay, logs) = (RELAYS[place % RELAYS.len()], kept::LOGS[place % kept::LOGS.len()]);
+    let world = SimWorld::under(&sim, &format!("{relay}{logs}"));
     let visits = Rc::new(RefCell::new(Vec::new()));
     for client in 0..CLIENTS {
         let visit = client::visit(world.clone(), client * IDS_PER_CLIENT, visits.clone());
@@ -84,6 +87,7 @@ fn run(seed: u64, faults: &Faults) -> Report {
     let records = check::take_records();
     if ended.is_ok() {
         check::check_invariants(&world, &visits.borrow(), &records);
+        kept::check(&world, &visits.borrow());
         // What still waits are providers with an idle connection: closing it must end them all.
         world.local.pool.borrow_mut().clear();
         ended = sim.executor.run();

@@ -33,11 +33,15 @@ pub(in crate::exchange) enum Bug {
     CommentUnframed,
     PlaceKept,
     UnheardKept,
+    LineLost,
+    NoUnheeded,
+    EndUncopied,
+    CopyUnbounded,
 }
 
 impl Bug {
     /// Every bug, and the words in which the checks complain of it.
-    pub(super) const ALL: [(Self, &'static str); 15] = [
+    pub(super) const ALL: [(Self, &'static str); 19] = [
         (Self::PooledAfterCancel, "is pooled in mid-answer"),
         (Self::PooledWithStrayBytes, "is used after stray bytes"),
         (Self::UsageCountedTwice, "recorded Tokens"),
@@ -53,6 +57,10 @@ impl Bug {
         (Self::ReadDropped, "was dropped in flight"),
         (Self::CommentUnframed, "visit of"),
         (Self::UnheardKept, "places without a client"),
+        (Self::LineLost, "handed over 0 times"),
+        (Self::NoUnheeded, "said no and it was copied"),
+        (Self::EndUncopied, "kept with another answer"),
+        (Self::CopyUnbounded, "bytes were copied"),
     ];
 }
 
@@ -112,6 +120,11 @@ pub(in crate::exchange) fn retry(came: Came, at: Situation) -> (Came, Situation)
         }
         _ => (came, at),
     }
+}
+
+/// Whether this is the end of an answer, and is not to be copied.
+pub(in crate::exchange) fn is_end_uncopied(part: &[u8]) -> bool {
+    is(Bug::EndUncopied) && part.ends_with(b"[DONE]\n\n")
 }
 
 /// Counts usage once more where it had been counted.

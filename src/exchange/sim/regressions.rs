@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     base::now::Now,
-    ledger::record::{Closed, Outcome},
+    ledger::{
+        logged::Logged,
+        record::{Closed, Outcome},
+    },
 };
 
 /// What came of it.
@@ -25,6 +28,7 @@ pub(super) struct Met {
     ended_after: Option<Duration>,
     was_reset: bool,
     pub(super) records: Vec<Closed>,
+    pub(super) lines: Vec<Logged>,
     begun: usize,
     /// Connections that the pool held at the end.
     pub(super) pooled: usize,
@@ -107,6 +111,7 @@ pub(super) fn meet_in(world: &Rc<SimWorld>, client: Vec<Cue>) -> Met {
         ended_after: ended.map(|ended| ended.since(began)),
         was_reset,
         records: check::take_records(),
+        lines: world.lines.take(),
         begun: world.begun.get(),
         pooled,
         keep_alives,

@@ -182,6 +182,28 @@ fn an_error_that_is_the_client_s_own_is_its_event() {
     });
 }
 
+/// Everything is kept, whoever calls.
+const KEPT: &str =
+    "[state]\ndir = \"/s\"\n[auth]\nrequired = false\n[logs]\nsample = 1\npayload = \"always\"\n";
+
+#[test]
+fn what_is_said_in_an_answer_that_was_begun_for_nobody_is_kept_as_it_was_said() {
+    let commits = format!("{FALLBACK}keep_alive_commits = true\n{KEPT}");
+    let refuses = "HTTP/1.1 400 No\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{\"error\":{\"a\":1}}";
+    let good = vec![say(2_500, &(head() + &chunk(WORD) + &chunk(STOP) + &chunk(DONE) + "0\r\n\r\n"))];
+    for (scene, is_refused) in
+        [(vec![say(2_500, refuses)], true), (vec![say(2_500, ""), Cue::Fin], true), (good, false)]
+    {
+        check(&commits, &[streams()], &[scene], |met| {
+            let said = text(&met.answers()[0]).replace(comment(), "");
+            assert_eq!(said.starts_with("data: {\"error\":"), is_refused, "{said}");
+            let payload = met.lines[0].payload.as_ref().expect("it is kept");
+            assert_eq!(String::from_utf8_lossy(&payload.response.bytes), said);
+            assert!(payload.is_stream && payload.response.is_whole() && payload.request.whole_bytes > 0);
+        });
+    }
+}
+
 #[test]
 fn an_answer_whose_client_left_is_read_to_its_end_and_its_connection_kept() {
     let scene = vec![

@@ -247,7 +247,7 @@ fn check_request(world: &SimWorld, id: usize, bytes: &[u8]) {
     let filler = body["filler"].take();
     let filler = filler.as_str().unwrap_or_default();
     sim.check(filler == "f".repeat(filler.len()), || bad("with other bytes in it"));
-    sim.check(!head.contains("sk-client") && !head.contains("x-private"), || {
+    sim.check(!head.contains("Bearer rw_") && !head.contains("x-private"), || {
         bad("with more than it may know")
     });
     sim.check(head.contains("authorization: Bearer sk-sim"), || bad("without its key"));

@@ -16,6 +16,7 @@ use super::{
     conn::Conn,
     executor::Executor,
     faults::{Fault, Faults},
+    kept,
     peer::Peer,
     script::Script,
     targets::{self, Cast},
@@ -139,6 +140,9 @@ pub(super) struct SimWorld {
     pub(super) local: Local<SimWire>,
     pub(super) snapshot: Rc<Snapshot>,
     models: Rc<ModelList>,
+    callers: Rc<Option<Callers>>,
+    /// What was handed over to the log, in the order in which it was.
+    pub(super) lines: RefCell<Vec<Logged>>,
     pub(super) quota: Cells,
     pub(super) health: Calm,
     pub(super) draining: Cell<bool>,
@@ -276,6 +280,8 @@ impl SimWorld {
             local: Local::new(BUFFERED_BYTES_MAX),
             snapshot: Rc::new(snapshot),
             models: Rc::new(ModelList::new([("asks/m".into(), r#"{"id":"asks/m"}"#.into())])),
+            callers: Rc::new(Some(kept::callers())),
+            lines: RefCell::default(),
             quota: Cells::default(),
             health: Calm::default(),
             draining: Cell::new(false),
@@ -291,6 +297,11 @@ impl SimWorld {
             played: RefCell::default(),
             openings: RefCell::default(),
         })
+    }
+
+    fn hand_over(&self, line: Logged) {
+        check::observe(line.closed.clone());
+        self.lines.borrow_mut().push(line);
     }
 
     /// A connection whose gateway end lives here; the other is the peer's.
@@ -386,7 +397,7 @@ impl World for Surroundings {
     }
 
     fn callers(&self) -> Option<Rc<Option<Callers>>> {
-        None
+        Some(self.0.callers.clone())
     }
 
     fn quota(&self) -> &Cells {
@@ -406,7 +417,7 @@ impl World for Surroundings {
     }
 
     fn log(&self, line: impl FnOnce() -> Logged) {
-        check::observe(line().closed);
+        self.0.hand_over(line());
     }
 
     fn estimate(&self, untold: Untold) -> Option<Untold> {
@@ -415,7 +426,7 @@ impl World for Surroundings {
             return Some(untold);
         }
         let line = untold.count(None, &mut self.0.local.sheet.borrow_mut());
-        check::observe(line.closed);
+        self.0.hand_over(line);
         None
     }
 
