@@ -115,7 +115,11 @@ pub(super) fn ask(gateway: SocketAddr, model: &str, stream: bool) -> Done {
         _ => End::Failed(text.lines().next().unwrap_or("no answer").to_owned()),
     };
     let attempts = field("x-ringway-attempts").parse().unwrap_or(0);
-    Done { began_ns, took_ns, end, attempts, provider: field("x-ringway-provider").to_owned() }
+    let provider = match field("x-ringway-provider") {
+        "-" => String::new(),
+        provider => provider.to_owned(),
+    };
+    Done { began_ns, took_ns, end, attempts, provider }
 }
 
 fn exchange(gateway: SocketAddr, model: &str, stream: bool) -> Result<String, String> {
