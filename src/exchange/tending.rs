@@ -107,9 +107,9 @@ pub(super) fn attend<W: World>(
     record: &Record,
 ) {
     let caller = facts.visitor.caller.and_then(|caller| caller.on_disconnect);
-    let on_disconnect = caller.unwrap_or(facts.relay.on_disconnect);
-    let every = terms.keep_alive.or(provider.keep_alive).or(facts.relay.keep_alive);
-    let every = every.filter(|every| record.stream && !every.is_zero());
+    let on_disconnect = facts.relay.on_disconnect_for(caller);
+    let every = facts.relay.keep_alive_for(terms.keep_alive, provider.keep_alive);
+    let every = every.filter(|_| record.stream);
     if client.tending.is_none() && every.is_none() && on_disconnect == OnDisconnect::Cancel {
         return;
     }
