@@ -41,6 +41,26 @@ impl OnDisconnect {
     }
 }
 
+impl OnDisconnect {
+    /// The word it is configured by.
+    pub fn word(self) -> &'static str {
+        Self::CHOICES.into_iter().find(|(_, known)| *known == self).map_or("", |(word, _)| word)
+    }
+}
+
+impl Relay {
+    /// What holds for a caller with this choice of its own.
+    pub fn on_disconnect_for(self, caller: Option<OnDisconnect>) -> OnDisconnect {
+        caller.unwrap_or(self.on_disconnect)
+    }
+
+    /// How long a client is left without a byte, by whatever of a model service and its provider is nearer; `None`: for as
+    /// long as it takes.
+    pub fn keep_alive_for(self, service: Option<Duration>, provider: Option<Duration>) -> Option<Duration> {
+        service.or(provider).or(self.keep_alive).filter(|every| !every.is_zero())
+    }
+}
+
 /// Reads `[relay]`.
 pub(super) fn relay(root: &mut Table<'_>) -> Relay {
     let Some(mut table) = root.table("relay") else { return Relay::default() };

@@ -348,18 +348,6 @@ pub(super) enum Still {
     Gone,
 }
 
-/// Waits for a moment, unless the client leaves first.
-pub(super) async fn wait_watching<W: World>(world: &W, client: &mut Client<W::Wire>, until: Now) -> Still {
-    let mut timer = pin!(world.sleep_until(until));
-    poll_fn(|cx| {
-        if timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Still::There);
-        }
-        client.poll_gone(cx).map(|_gone| Still::Gone)
-    })
-    .await
-}
-
 /// Waits until the upstream has something to read or has ended, unless the client leaves first.
 pub(super) async fn readable_watching<C: Wire>(client: &mut impl Audience, wire: &mut C) -> Still {
     poll_fn(|cx| {

@@ -133,7 +133,7 @@ pub(super) async fn serve_plan<'s, W: World>(
                 world.local().sheet.borrow_mut().upstream.stale += u64::from(judgement.reason == "stale");
                 if after_ms > 0 {
                     let until = world.now() + Duration::from_millis(after_ms);
-                    if let Still::Gone = attempt::wait_watching(world, client, until).await {
+                    if let Still::Gone = tending::wait(world, client, until).await {
                         world.local().sheet.borrow_mut().cancelled += 1;
                         return Err(Stop::Left);
                     }
@@ -396,19 +396,17 @@ async fn once<'w, 's, 'p, W: World>(
     let pooled = course.tried_here == 1;
     #[cfg(test)]
     let pooled = pooled || planted::is(planted::Bug::StaleRetriedAgain);
-    let tried = match hedge::patience(world, entitled, ask, attempted, course) {
-        // Boxed: few are asked twice, and no exchange should be larger for it.
-        Some(patience) => {
-            let race = hedge::race(
-                world, client, snapshot, entitled, sent, ask, attempted, course, facts, record, patience,
-            );
-            Box::pin(race).await
-        }
-        None => {
-            let times = timeouts.over(attempted.planned.provider.timeouts);
-            let target = attempted.target();
-            attempt::attempt(world, client, snapshot, target, times, sent, ask, record, pooled).await
-        }
+    let patience = hedge::patience(world, entitled, ask, attempted, course);
+    let tried = if patience.is_some() || client.is_begun_early() {
+        // Boxed: few are asked twice, or spoken to before there is an answer, and no exchange should be larger for it.
+        let race = hedge::race(
+            world, client, snapshot, entitled, sent, ask, attempted, course, facts, record, pooled, patience,
+        );
+        Box::pin(race).await
+    } else {
+        let times = timeouts.over(attempted.planned.provider.timeouts);
+        let target = attempted.target();
+        attempt::attempt(world, client, snapshot, target, times, sent, ask, record, pooled).await
     };
     // Of two that were asked, the one whose outcome this is.
     let provider = attempted.planned.provider;

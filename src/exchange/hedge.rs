@@ -2,11 +2,16 @@
 //!
 //! Only what may be billed twice is asked twice, and one in twenty of a provider's requests at most. Nothing is relayed before
 //! one has won: the other is shut and awaited first, which takes as long as a turn of the core's loop, so that there never are
-//! two answers to one client, and the request's bytes are nobody's any more. An attempt that may be hedged is not tended until
-//! one has won (`tending`): its client gets no comment, and cancels both if it leaves.
+//! two answers to one client, and the request's bytes are nobody's any more.
+//!
+//! All of it is awaited beside the client (`tending`), which gets its comments meanwhile. So a stream that may be begun before
+//! anybody answers comes here, too, whether or not a second target would be asked. A client that leaves ends both, or all but
+//! the one that is read on without it: whose answer has begun, else the first, which has had the longer time and was the
+//! plan's choice.
 
 use std::{
-    future::{Future, pending, poll_fn},
+    cell::Cell,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     task::Poll,
     time::Duration,
@@ -24,6 +29,7 @@ use super::{
     receive::Request,
     reply,
     seam::{Wire, World},
+    tending::{Attended, attended, to_the_end, while_heard},
 };
 use crate::{
     base::{limits, now::Now, waiting::Waiting},
@@ -81,8 +87,8 @@ fn patience_of<W: World>(
     world.health().first_token_percentile_us(planned.health, percentile).map(Duration::from_micros)
 }
 
-/// One attempt, which becomes two if it is slow. What comes back is the outcome of the one that `attempted`, `course`, `facts`
-/// and `record` tell of then; the other has been accounted.
+/// One attempt, which becomes two if it is slow and there is a `patience` for it. What comes back is the outcome of the one that
+/// `attempted`, `course`, `facts` and `record` tell of then; the other has been accounted.
 #[expect(
     clippy::too_many_arguments,
     reason = "the facts of one attempt; a struct of them would only rename them"
@@ -98,27 +104,48 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
     course: &mut Course,
     facts: &mut Facts<'s>,
     record: &mut Record,
-    patience: Duration,
+    pooled: bool,
+    patience: Option<Duration>,
 ) -> Result<Answer<W::Wire>, NoAnswer> {
     let lane = Lane::of(entitled, ask, attempted.planned.provider, record.phases.started);
-    let pooled = course.tried_here == 1;
-    let target = attempted.target();
-    let sent = attempt::open(world, snapshot, target, lane.times, request, ask, record, pooled, None).await;
-    let sent = sent.map_err(NoAnswer::Failed)?;
-    let began = sent.at;
     let (stop_first, stop_second) = (Cancel::default(), Cancel::default());
-    let mut one = pin!(run(world, lane, sent, &stop_first));
-    match alone(client, one.as_mut(), world.sleep_until(began + patience)).await {
-        Alone::Ended(ran) => return hand_over(world, record, began, Some(ran)),
-        Alone::Gone => {
-            stop_first.cancel();
-            drop(one.await);
-            return Err(NoAnswer::ClientGone);
+    let sent = {
+        let (target, stop) = (attempted.target(), Some(&stop_first));
+        let open = attempt::open(world, snapshot, target, lane.times, request, ask, record, pooled, stop);
+        let mut open = pin!(open);
+        match while_heard(world, client, open.as_mut()).await {
+            Some(sent) => sent.map_err(NoAnswer::Failed)?,
+            None => {
+                stop_first.cancel();
+                drop(open.await);
+                return Err(NoAnswer::ClientGone);
+            }
         }
-        Alone::Slow => {}
+    };
+    client.is_asked();
+    let began = sent.at;
+    let mut one = pin!(run(world, lane, sent, &stop_first));
+    let mut slow = false;
+    if let Some(patience) = patience {
+        let step = {
+            let mut early = pin!(before(one.as_mut(), world.sleep_until(began + patience)));
+            attended(world, client, early.as_mut()).await
+        };
+        match step {
+            Attended::Done(Some(ran)) => return hand_over(world, record, began, Some(ran)),
+            Attended::Done(None) => slow = true,
+            // Nobody else is asked for nobody.
+            Attended::Unheard => {}
+            Attended::Left => {
+                stop_first.cancel();
+                drop(one.await);
+                return hand_over(world, record, began, None);
+            }
+        }
     }
-    let Some(mut second) = begin(world, entitled, attempted, course) else {
-        let ran = alone_to_the_end(client, one.as_mut(), &stop_first).await;
+    let second = if slow { begin(world, entitled, attempted, course) } else { None };
+    let Some(mut second) = second else {
+        let ran = to_the_end(world, client, one, || stop_first.cancel()).await.ok();
         return hand_over(world, record, began, ran);
     };
 
@@ -145,8 +172,13 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
     let Contest { which, ran, other } = {
         let lane = Lane::of(entitled, ask, second.attempted.planned.provider, record.phases.started);
         let target = second.attempted.target();
-        let two = run_second(world, snapshot, target, lane, request, ask, &mut its, &stop_second);
-        contest(client, one, pin!(two), [&stop_first, &stop_second], goes_on).await
+        let stops = [&stop_first, &stop_second];
+        let asked = Cell::new(false);
+        let two = run_second(world, snapshot, target, lane, request, ask, &mut its, &stop_second, &asked);
+        let first_lost = Cell::new(None);
+        let two = pin!(two);
+        let both = contest(one, two, stops, &first_lost, goes_on);
+        see_out(world, client, both, stops, &first_lost, &asked).await
     };
 
     let slow = attempted.planned.provider.id;
@@ -281,33 +313,34 @@ struct Contest<C> {
 }
 
 /// Waits for the first of two that is not to be given up for the other. Neither is dropped half-way: who loses is shut, and
-/// returns by itself.
-async fn contest<C: Wire>(
-    client: &mut Client<C>,
+/// returns by itself. One whose cancel was asked for from outside has no outcome.
+async fn contest<C>(
     mut one: Pin<&mut impl Future<Output = Ran<C>>>,
     mut two: Pin<&mut impl Future<Output = Ran<C>>>,
     [stop_first, stop_second]: [&Cancel; 2],
+    first_lost: &Cell<Option<Came>>,
     goes_on: impl Fn(Came) -> bool,
 ) -> Contest<C> {
-    let ended = poll_fn(|cx| {
+    let (which, ran) = poll_fn(|cx| {
         if let Poll::Ready(ran) = one.as_mut().poll(cx) {
-            return Poll::Ready(Some((Which::First, ran)));
+            return Poll::Ready((Which::First, ran));
         }
-        if let Poll::Ready(ran) = two.as_mut().poll(cx) {
-            return Poll::Ready(Some((Which::Second, ran)));
-        }
-        client.poll_gone(cx).map(|_gone| None)
+        two.as_mut().poll(cx).map(|ran| (Which::Second, ran))
     })
     .await;
-    let Some((which, ran)) = ended else {
-        stop_first.cancel();
-        stop_second.cancel();
-        drop(one.await);
-        drop(two.await);
-        return Contest { which: Which::First, ran: None, other: None };
-    };
+    let was_ended = |stop: &Cancel, ran: Ran<C>| (!stop.is_asked()).then_some(ran);
     let other = ran.lost.filter(|came| goes_on(*came));
     match (which, other) {
+        (Which::First, _) if stop_first.is_asked() => {
+            // Both have been ended.
+            drop(two.await);
+            Contest { which, ran: None, other: None }
+        }
+        // The client has left: the second was broken off for it, and fails for that.
+        (Which::Second, _) if stop_second.is_asked() => {
+            drop(ran);
+            Contest { which: Which::First, ran: was_ended(stop_first, one.await), other: None }
+        }
         (Which::First, None) => {
             stop_second.cancel();
             drop(two.await);
@@ -320,54 +353,60 @@ async fn contest<C: Wire>(
         }
         (Which::First, Some(_)) => {
             drop(ran);
-            let ran = alone_to_the_end(client, two, stop_second).await;
-            Contest { which: Which::Second, ran, other }
+            first_lost.set(other);
+            Contest { which: Which::Second, ran: was_ended(stop_second, two.await), other }
         }
         (Which::Second, Some(_)) => {
             drop(ran);
-            let ran = alone_to_the_end(client, one, stop_first).await;
-            Contest { which: Which::First, ran, other }
+            Contest { which: Which::First, ran: was_ended(stop_first, one.await), other }
         }
     }
 }
 
-/// How a wait for one alone ended.
-enum Alone<C> {
-    Ended(Ran<C>),
-    Slow,
-    Gone,
+/// Awaits two beside their client. If it leaves both are ended, or all but the one that is read on without it.
+async fn see_out<W: World>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    both: impl Future<Output = Contest<W::Wire>>,
+    [stop_first, stop_second]: [&Cancel; 2],
+    first_lost: &Cell<Option<Came>>,
+    second_asked: &Cell<bool>,
+) -> Contest<W::Wire> {
+    let mut both = pin!(both);
+    let stop = || [stop_first, stop_second].into_iter().for_each(Cancel::cancel);
+    match attended(world, client, both.as_mut()).await {
+        Attended::Done(contest) => return contest,
+        Attended::Left => {
+            stop();
+            return both.await;
+        }
+        Attended::Unheard if first_lost.get().is_none() => stop_second.cancel(),
+        // Only the second is left, and may be charged for.
+        Attended::Unheard if second_asked.get() => {}
+        Attended::Unheard => {
+            client.not_unheard();
+            stop();
+            return both.await;
+        }
+    }
+    match to_the_end(world, client, both, stop).await {
+        Ok(contest) | Err(contest) => contest,
+    }
 }
 
-async fn alone<C: Wire>(
-    client: &mut Client<C>,
-    mut one: Pin<&mut impl Future<Output = Ran<C>>>,
+/// How a wait for one ended: `None`, it was slow.
+async fn before<T>(
+    mut one: Pin<&mut impl Future<Output = T>>,
     patience: impl Future<Output = ()>,
-) -> Alone<C> {
+) -> Option<T> {
     let mut patience = pin!(patience);
     poll_fn(|cx| {
         if let Poll::Ready(ran) = one.as_mut().poll(cx) {
-            return Poll::Ready(Alone::Ended(ran));
+            return Poll::Ready(Some(ran));
         }
-        if client.poll_gone(cx).is_ready() {
-            return Poll::Ready(Alone::Gone);
-        }
-        patience.as_mut().poll(cx).map(|()| Alone::Slow)
+        patience.as_mut().poll(cx).map(|()| None)
     })
     .await
-}
-
-/// Waits for one as long as the client does; `None`: it left, and the one has been shut.
-async fn alone_to_the_end<C: Wire>(
-    client: &mut Client<C>,
-    mut one: Pin<&mut impl Future<Output = Ran<C>>>,
-    stop: &Cancel,
-) -> Option<Ran<C>> {
-    if let Alone::Ended(ran) = alone(client, one.as_mut(), pending()).await {
-        return Some(ran);
-    }
-    stop.cancel();
-    drop(one.await);
-    None
 }
 
 /// The terms of one attempt in a race.
@@ -426,11 +465,15 @@ async fn run_second<W: World>(
     ask: &Ask,
     record: &mut Record,
     cancel: &Cancel,
+    asked: &Cell<bool>,
 ) -> Ran<W::Wire> {
     let sent =
         attempt::open(world, snapshot, target, lane.times, request, ask, record, true, Some(cancel)).await;
     match sent {
-        Ok(sent) => run(world, lane, sent, cancel).await,
+        Ok(sent) => {
+            asked.set(true);
+            run(world, lane, sent, cancel).await
+        }
         Err(failure) => Ran::failed(failure, None),
     }
 }

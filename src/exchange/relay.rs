@@ -129,6 +129,7 @@ pub(super) async fn relay<W: World>(
                 match client.begun() {
                     Some(outward) => {
                         ours.clear();
+                        client.tell_late(&mut ours, outward, facts);
                         facts.stays &= outward == Outward::Chunked;
                         outward
                     }

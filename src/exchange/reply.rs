@@ -75,6 +75,7 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
         let name = field.name.of(bytes);
         let stays = is_kept_back(field.known)
             || (advises && is_advice(name))
+            || (field.known == Known::Other && is_ours(name))
             || (tells_limits
                 && name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-ratelimit-")))
             || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
@@ -96,14 +97,16 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
     writer.pause();
 }
 
-/// The whole head of a stream that is begun before anybody has answered. Who will is not known, so it is not said.
+/// The whole head of a stream that is begun before anybody has answered. Who will is not known, so it is not said here, but
+/// by a comment ([`comment_late`]) as soon as it is.
 pub(super) fn begin_early(ours: &mut Vec<u8>, facts: &Facts<'_>, outward: Outward) {
     let mut writer = status_line(ours, super::tending::STATUS);
     writer.field("content-type", const { HeaderSafe::fixed("text/event-stream") });
     writer.field("cache-control", const { HeaderSafe::fixed("no-cache") });
     writer.field("x-accel-buffering", const { HeaderSafe::fixed("no") });
     who(&mut writer, facts);
-    route(&mut writer, facts);
+    writer.field(PROVIDER, NOTHING).field(MODEL, NOTHING);
+    writer.field(ROUTE, told(facts.route.as_deref())).field(ATTEMPTS, NOTHING);
     match outward {
         Outward::Chunked => {
             connection(&mut writer, facts);
@@ -114,6 +117,16 @@ pub(super) fn begin_early(ours: &mut Vec<u8>, facts: &Facts<'_>, outward: Outwar
             writer.end();
         }
     }
+}
+
+/// One of the four that every reply has once: what another gateway behind this one says of itself is not passed on.
+fn is_ours(name: &[u8]) -> bool {
+    let ours: &[&str] = match name.len() {
+        15 => &[MODEL, ROUTE],
+        18 => &[PROVIDER, ATTEMPTS],
+        _ => return false,
+    };
+    ours.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
 }
 
 fn is_advice(name: &[u8]) -> bool {
@@ -133,32 +146,52 @@ fn advise(writer: &mut HeadWriter<'_>, retry: Retry) {
     }
 }
 
+const PROVIDER: &str = "x-ringway-provider";
+const MODEL: &str = "x-ringway-model";
+const ROUTE: &str = "x-ringway-route";
+const ATTEMPTS: &str = "x-ringway-attempts";
+
+/// What is said where there is nothing to say, or where it is not known yet.
+const NOTHING: HeaderSafe<'static> = HeaderSafe::fixed("-");
+
 /// What every reply of ours carries.
 fn ours_too(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
     who(writer, facts);
-    named(writer, "x-ringway-provider", facts.provider.unwrap_or_default());
-    named(writer, "x-ringway-model", facts.model.as_str());
-    route(writer, facts);
+    writer.field(PROVIDER, told(facts.provider));
+    writer.field(MODEL, told(Some(facts.model.as_str())));
+    writer.field(ROUTE, told(facts.route.as_deref()));
     // Also where nobody was asked: then it is 0, and there is neither a provider nor its model.
-    writer.number("x-ringway-attempts", u64::from(facts.attempts));
+    writer.number(ATTEMPTS, u64::from(facts.attempts));
+}
+
+/// A comment with what the head of a stream could not say that was begun before anybody had answered.
+pub(super) fn comment_late(facts: &Facts<'_>) -> Vec<u8> {
+    let mut comment = Vec::with_capacity(128);
+    let attempts = facts.attempts.to_string();
+    let all = [
+        (": ", PROVIDER, told(facts.provider).bytes()),
+        (" ", MODEL, told(Some(facts.model.as_str())).bytes()),
+        (" ", ATTEMPTS, attempts.as_bytes()),
+    ];
+    for (before, name, value) in all {
+        for piece in [before.as_bytes(), name.as_bytes(), b"=", value] {
+            comment.extend_from_slice(piece);
+        }
+    }
+    comment.extend_from_slice(b"\n\n");
+    comment
+}
+
+fn told(text: Option<&str>) -> HeaderSafe<'_> {
+    text.filter(|text| !text.is_empty()).and_then(|text| HeaderSafe::new(text.as_bytes())).unwrap_or(NOTHING)
 }
 
 /// Which request this answers, and what its client has left.
 fn who(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
-    named(writer, "x-request-id", &facts.id);
-    facts.told.write(writer);
-}
-
-fn route(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
-    named(writer, "x-ringway-route", facts.route.as_deref().unwrap_or_default());
-}
-
-fn named(writer: &mut HeadWriter<'_>, name: &'static str, text: &str) {
-    if !text.is_empty()
-        && let Some(value) = HeaderSafe::new(text.as_bytes())
-    {
-        writer.field(name, value);
+    if let Some(id) = HeaderSafe::new(facts.id.as_bytes()) {
+        writer.field("x-request-id", id);
     }
+    facts.told.write(writer);
 }
 
 /// Ends the head: how the body is framed, and whether the connection stays. A body that only its end can end takes the
@@ -284,5 +317,35 @@ pub(super) fn replaced(head: &ResponseHead, kind: Kind, provider: &str) -> Optio
                 .into(),
         }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_said_on_one_line_is_nothing() {
+        for text in [None, Some(""), Some("a\r\nx-evil: 1"), Some("a\nb"), Some("a\0"), Some("\u{7f}")] {
+            assert_eq!(told(text).bytes(), b"-", "{text:?}");
+        }
+        assert_eq!(told(Some("a b")).bytes(), b"a b");
+    }
+
+    #[test]
+    fn the_four_are_told_in_any_letter_case_and_nothing_else_is() {
+        for name in [PROVIDER, MODEL, ROUTE, ATTEMPTS, "X-Ringway-Route", "X-RINGWAY-ATTEMPTS"] {
+            assert!(is_ours(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "",
+            "x-ringway-",
+            "x-ringway-routf",
+            "x-ringway-providers",
+            "x-other-provider",
+            "x-ringway-attempt",
+        ] {
+            assert!(!is_ours(name.as_bytes()), "{name}");
+        }
     }
 }

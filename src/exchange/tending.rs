@@ -8,7 +8,7 @@
 use std::{
     cell::Cell,
     future::{Future, pending, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::Poll,
     time::Duration,
@@ -107,9 +107,9 @@ pub(super) fn attend<W: World>(
     record: &Record,
 ) {
     let caller = facts.visitor.caller.and_then(|caller| caller.on_disconnect);
-    let on_disconnect = caller.unwrap_or(facts.relay.on_disconnect);
-    let every = terms.keep_alive.or(provider.keep_alive).or(facts.relay.keep_alive);
-    let every = every.filter(|every| record.stream && !every.is_zero());
+    let on_disconnect = facts.relay.on_disconnect_for(caller);
+    let every = facts.relay.keep_alive_for(terms.keep_alive, provider.keep_alive);
+    let every = every.filter(|_| record.stream);
     if client.tending.is_none() && every.is_none() && on_disconnect == OnDisconnect::Cancel {
         return;
     }
@@ -145,6 +145,22 @@ impl<C: Wire> Client<C> {
     /// How the body is framed that has been begun before anybody answered; `None`: none has.
     pub(super) fn begun(&self) -> Option<Outward> {
         self.tending.as_ref().filter(|tending| tending.begun).map(|tending| tending.framing)
+    }
+
+    /// A stream that may be begun before anybody answers, or has been: its client is written to whatever is waited for.
+    pub(super) fn is_begun_early(&self) -> bool {
+        self.tending.as_ref().is_some_and(|tending| tending.begun || tending.head.is_some())
+    }
+
+    /// Puts into a write what the head could not say of an answer that was begun before anybody had answered. Once: before
+    /// the first that follows the comments.
+    pub(super) fn tell_late(&mut self, ours: &mut Vec<u8>, outward: Outward, facts: &Facts<'_>) {
+        let comment = reply::comment_late(facts);
+        put(ours, outward, &comment);
+        if let Some(tending) = &mut self.tending {
+            debug_assert!(tending.begun, "what has a head of its own says it there");
+            tending.comment_bytes += comment.len() as u64;
+        }
     }
 
     /// Whether the answer is read although the client has left.
@@ -198,6 +214,13 @@ impl<C: Wire> Client<C> {
         alone.map(|alone| alone.account.end = end).is_some()
     }
 
+    /// What would have been read on without the client is not, after all.
+    pub(super) fn not_unheard(&mut self) {
+        if let Some(tending) = &mut self.tending {
+            tending.unheard = None;
+        }
+    }
+
     /// Whether an answer that nobody hears has been read far enough.
     pub(super) fn heard_enough(&mut self, is_usage_known: bool) -> bool {
         let Some(tending) = &mut self.tending else { return false };
@@ -240,12 +263,135 @@ pub(super) fn goes_on_unheard<W: World>(world: &W, client: &mut Client<W::Wire>)
     true
 }
 
-/// What a wait for the upstream came to.
-enum Came<T> {
+/// How work ended that was awaited beside its client.
+pub(super) enum Attended<T> {
     Done(T),
-    ClientGone,
-    /// The client is due a comment.
-    Due,
+    /// The client left, and that ends the work: whoever has it shuts and awaits it.
+    Left,
+    /// The client left, and the work is worth going on with: it is awaited again.
+    Unheard,
+}
+
+/// Awaits work that does not have the client: it is kept alive meanwhile, or left, as its exchange has it. The work is never
+/// dropped half-way here, and goes on while a comment is written.
+pub(super) async fn attended<W: World, T>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Attended<T> {
+    if client.tending.is_some() {
+        // Boxed: the others need not be as large as this.
+        return Box::pin(attended_boxed(world, client, work)).await;
+    }
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Attended::Done(done));
+        }
+        client.poll_gone(cx).map(|_gone| Attended::Left)
+    })
+    .await
+}
+
+async fn attended_boxed<W: World, T>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Attended<T> {
+    if client.is_unheard() {
+        return attended_by_nobody(world, client, work).await;
+    }
+    loop {
+        let is_due = {
+            let mut due = pin!(until(world, due(client.tending.as_deref())));
+            poll_fn(|cx| {
+                if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                    return Poll::Ready(Some(Attended::Done(done)));
+                }
+                if client.poll_gone(cx).is_ready() {
+                    return Poll::Ready(Some(Attended::Left));
+                }
+                due.as_mut().poll(cx).map(|()| None)
+            })
+            .await
+        };
+        let is_there = match is_due {
+            Some(Attended::Done(done)) => return Attended::Done(done),
+            Some(_) => false,
+            None => {
+                let mut saying = pin!(say_comment(world, client));
+                let mut done = None;
+                let is_there = poll_fn(|cx| {
+                    if done.is_none()
+                        && let Poll::Ready(result) = work.as_mut().poll(cx)
+                    {
+                        done = Some(result);
+                    }
+                    saying.as_mut().poll(cx)
+                })
+                .await;
+                if let Some(done) = done {
+                    // A client that did not take it is found out by whoever writes next.
+                    return Attended::Done(done);
+                }
+                is_there
+            }
+        };
+        if !is_there {
+            return if goes_on_unheard(world, client) { Attended::Unheard } else { Attended::Left };
+        }
+    }
+}
+
+/// Awaits what nobody will hear of, as long as that is worth it.
+async fn attended_by_nobody<W: World, T>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Attended<T> {
+    let mut over = pin!(world.sleep_until(client.unheard_until(world.now())));
+    let came = poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Attended::Done(done));
+        }
+        over.as_mut().poll(cx).map(|()| Attended::Left)
+    })
+    .await;
+    if let Attended::Left = came {
+        client.ended_unheard(UnheardEnd::OverBound);
+    }
+    came
+}
+
+/// Awaits work that is not worth going on with for nobody; `None`: the client left first.
+pub(super) async fn while_heard<W: World, T>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    client.is_answered(false);
+    match attended(world, client, pin!(work)).await {
+        Attended::Done(done) => Some(done),
+        Attended::Left | Attended::Unheard => None,
+    }
+}
+
+/// Awaits work to its end, with its client or without. An error: what came of it when `shut` had ended it, because the client
+/// had left.
+pub(super) async fn to_the_end<W: World, T>(
+    world: &W,
+    client: &mut Client<W::Wire>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+    shut: impl FnOnce(),
+) -> Result<T, T> {
+    loop {
+        match attended(world, client, work.as_mut()).await {
+            Attended::Done(done) => return Ok(done),
+            Attended::Unheard => {}
+            Attended::Left => break,
+        }
+    }
+    shut();
+    Err(work.await)
 }
 
 /// Reads from the upstream; meanwhile the client is kept alive, or left, as its exchange has it.
@@ -259,59 +405,17 @@ pub(super) async fn read<W: World>(
         return read_watching(client, wire, into).await;
     }
     // Boxed: the others need not be as large as this.
-    Box::pin(read_tending(world, client, wire, into)).await
-}
-
-async fn read_tending<W: World>(
-    world: &W,
-    client: &mut Client<W::Wire>,
-    wire: &mut W::Wire,
-    into: Vec<u8>,
-) -> Watched {
-    let shut = wire.shutter();
-    #[cfg(test)]
-    let shut = planted::shutter(shut);
-    let mut read = pin!(wire.read(into));
-    while !client.is_unheard() {
-        let came = {
-            let mut due = pin!(until(world, due(client.tending.as_deref())));
-            poll_fn(|cx| {
-                if let Poll::Ready(done) = read.as_mut().poll(cx) {
-                    return Poll::Ready(Came::Done(done));
-                }
-                if client.poll_gone(cx).is_ready() {
-                    return Poll::Ready(Came::ClientGone);
-                }
-                due.as_mut().poll(cx).map(|()| Came::Due)
-            })
-            .await
-        };
-        let is_there = match came {
-            Came::Done((read, buffer)) => return Watched::Read(read, buffer),
-            Came::ClientGone => false,
-            Came::Due => say_comment(world, client).await,
-        };
-        if !is_there && !goes_on_unheard(world, client) {
-            shut();
-            return Watched::ClientGone(read.await.1);
+    Box::pin(async {
+        let shut = wire.shutter();
+        #[cfg(test)]
+        let shut = planted::shutter(shut);
+        let read = pin!(wire.read(into));
+        match to_the_end(world, client, read, shut).await {
+            Ok((read, buffer)) => Watched::Read(read, buffer),
+            Err((_, buffer)) => Watched::ClientGone(buffer),
         }
-    }
-    let in_time = {
-        let mut over = pin!(world.sleep_until(client.unheard_until(world.now())));
-        poll_fn(|cx| {
-            if let Poll::Ready(done) = read.as_mut().poll(cx) {
-                return Poll::Ready(Some(done));
-            }
-            over.as_mut().poll(cx).map(|()| None)
-        })
-        .await
-    };
-    if let Some((read, buffer)) = in_time {
-        return Watched::Read(read, buffer);
-    }
-    shut();
-    client.ended_unheard(UnheardEnd::OverBound);
-    Watched::ClientGone(read.await.1)
+    })
+    .await
 }
 
 /// Waits until the upstream has something to read or has ended, as [`read`] does.
@@ -320,50 +424,24 @@ pub(super) async fn readable<W: World>(world: &W, client: &mut Client<W::Wire>, 
         return readable_watching(client, wire).await;
     }
     Box::pin(async {
+        let mut waiting = pin!(poll_fn(|cx| wire.poll_readable(cx)));
         loop {
-            let came = {
-                let mut due = pin!(until(world, due(client.tending.as_deref())));
-                poll_fn(|cx| {
-                    if wire.poll_readable(cx).is_ready() {
-                        return Poll::Ready(Came::Done(()));
-                    }
-                    if client.poll_gone(cx).is_ready() {
-                        return Poll::Ready(Came::ClientGone);
-                    }
-                    due.as_mut().poll(cx).map(|()| Came::Due)
-                })
-                .await
-            };
-            let is_there = match came {
-                Came::Done(()) => return Still::There,
-                Came::ClientGone => false,
-                Came::Due => say_comment(world, client).await,
-            };
-            if !is_there && !goes_on_unheard(world, client) {
-                return Still::Gone;
-            }
-            if !is_there {
-                return readable_unheard(world, client, wire).await;
+            match attended(world, client, waiting.as_mut()).await {
+                Attended::Done(()) => return Still::There,
+                Attended::Left => return Still::Gone,
+                Attended::Unheard => {}
             }
         }
     })
     .await
 }
 
-/// Waits for an answer that nobody will hear, as long as that is worth it.
-async fn readable_unheard<W: World>(world: &W, client: &mut Client<W::Wire>, wire: &mut W::Wire) -> Still {
-    let mut over = pin!(world.sleep_until(client.unheard_until(world.now())));
-    let came = poll_fn(|cx| {
-        if wire.poll_readable(cx).is_ready() {
-            return Poll::Ready(Still::There);
-        }
-        over.as_mut().poll(cx).map(|()| Still::Gone)
-    })
-    .await;
-    if let Still::Gone = came {
-        client.ended_unheard(UnheardEnd::OverBound);
+/// Waits for a moment before something is asked again; nothing is for nobody.
+pub(super) async fn wait<W: World>(world: &W, client: &mut Client<W::Wire>, until: Now) -> Still {
+    match while_heard(world, client, world.sleep_until(until)).await {
+        Some(()) => Still::There,
+        None => Still::Gone,
     }
-    came
 }
 
 /// When the client is to be written a comment, if it is to be.
@@ -416,6 +494,7 @@ pub(super) async fn say_lost<W: World>(
     refusal.event(&mut event);
     facts.payload.refused_late(&event);
     let mut ours = world.local().buffer();
+    client.tell_late(&mut ours, outward, facts);
     put(&mut ours, outward, &event);
     record.bytes_out += event.len() as u64;
     let until = world.now() + facts.limits.write_time(ours.len());
@@ -444,6 +523,7 @@ pub(super) async fn show_late<W: World>(
     };
     facts.payload.refused_late(&event);
     let mut ours = world.local().buffer();
+    client.tell_late(&mut ours, outward, facts);
     put(&mut ours, outward, &event);
     record.bytes_out += event.len() as u64;
     let until = world.now() + facts.limits.write_time(ours.len());

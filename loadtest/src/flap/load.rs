@@ -31,6 +31,10 @@ pub(super) enum End {
 pub(super) struct Done {
     pub(super) began_ns: u64,
     pub(super) took_ns: u64,
+    /// What it is known by to the provider: its `user`.
+    pub(super) name: String,
+    /// When its first byte was there: from then on nothing may be asked for it. Zero where none came.
+    pub(super) first_ns: u64,
     pub(super) end: End,
     /// As the gateway tells it; zero where it made none.
     pub(super) attempts: u64,
@@ -59,7 +63,7 @@ impl Load {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let one = ask(gateway, &model, number % 2 == 0);
+                    let one = ask(gateway, &model, &format!("load-{began_ns}-{number}"), number % 2 == 0);
                     held(&done).push(one);
                 }
             })
@@ -96,10 +100,11 @@ fn until(at_ns: u64, stop: &AtomicBool) {
     }
 }
 
-/// One chat completion.
-pub(super) fn ask(gateway: SocketAddr, model: &str, stream: bool) -> Done {
+/// One chat completion, under a name of its own.
+pub(super) fn ask(gateway: SocketAddr, model: &str, name: &str, stream: bool) -> Done {
     let began_ns = now_ns();
-    let answer = exchange(gateway, model, stream);
+    let mut first_ns = 0;
+    let answer = exchange(gateway, model, name, stream, &mut first_ns);
     let took_ns = now_ns() - began_ns;
     let text = answer.as_deref().unwrap_or_default();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
@@ -115,12 +120,22 @@ pub(super) fn ask(gateway: SocketAddr, model: &str, stream: bool) -> Done {
         _ => End::Failed(text.lines().next().unwrap_or("no answer").to_owned()),
     };
     let attempts = field("x-ringway-attempts").parse().unwrap_or(0);
-    Done { began_ns, took_ns, end, attempts, provider: field("x-ringway-provider").to_owned() }
+    let provider = match field("x-ringway-provider") {
+        "-" => String::new(),
+        provider => provider.to_owned(),
+    };
+    Done { began_ns, took_ns, name: name.to_owned(), first_ns, end, attempts, provider }
 }
 
-fn exchange(gateway: SocketAddr, model: &str, stream: bool) -> Result<String, String> {
+fn exchange(
+    gateway: SocketAddr,
+    model: &str,
+    name: &str,
+    stream: bool,
+    first_ns: &mut u64,
+) -> Result<String, String> {
     let body = format!(
-        r#"{{"model":"{model}","messages":[{{"role":"user","content":"Say hello."}}],"stream":{stream}}}"#
+        r#"{{"model":"{model}","user":"{name}","messages":[{{"role":"user","content":"Say hello."}}],"stream":{stream}}}"#
     );
     let request = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nconnection: close\r\n\
@@ -132,6 +147,11 @@ fn exchange(gateway: SocketAddr, model: &str, stream: bool) -> Result<String, St
     connection.set_read_timeout(Some(PATIENCE)).map_err(said)?;
     connection.write_all(request.as_bytes()).map_err(said)?;
     let mut answer = Vec::new();
+    let mut first = [0; 1];
+    if connection.read(&mut first).map_err(said)? == 1 {
+        *first_ns = now_ns();
+        answer.extend(first);
+    }
     connection.read_to_end(&mut answer).map_err(said)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -11,7 +11,7 @@ fn limited(limits: &str) -> Setup {
 }
 
 /// A request with header lines of the caller's choice.
-fn request(method: &str, path: &str, headers: &[&str], content_type: &str, body: &str) -> String {
+pub(crate) fn request(method: &str, path: &str, headers: &[&str], content_type: &str, body: &str) -> String {
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let body_head = if method == "POST" {
         format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len())
@@ -25,12 +25,12 @@ fn chat(script: &str, headers: &[&str]) -> String {
     request("POST", "/v1/chat/completions", headers, "application/json", &chat_body(&model(script), false))
 }
 
-fn bearer(token: &str) -> String {
+pub(crate) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}")
 }
 
 /// Every endpoint there is, with a request that it would serve.
-fn endpoints() -> Vec<(&'static str, &'static str, &'static str, String)> {
+pub(crate) fn endpoints() -> Vec<(&'static str, &'static str, &'static str, String)> {
     let json = |path, body: &str| ("POST", path, "application/json", body.replace("MODEL", "sim/sim"));
     let form = |path| {
         let part = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nsim/sim\r\n--b--\r\n";

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use crate::support::{Answer, Client, Ending, Gateway, PATIENCE, Provider, Setup, cut_stride, pair, post};
+use crate::support::{Answer, Client, Ending, Gateway, PATIENCE, Provider, cut_stride, pair, post};
 
 const FAULTS: [&str; 4] = ["wirecut", "wirereset", "wirestall", "wiregarbage"];
 /// What is always part of the script. What is reported must not hang on how long the request is.
@@ -22,9 +22,27 @@ const SCRIPT: &str = "byuser,events=4,size=290,prompt=9,completion=9";
 /// As many requests at once: most wait for a deadline.
 const THREADS: usize = 48;
 
-/// Deadlines short enough to wait for, and no breaker: what fails must be asked again and again.
-const IMPATIENT: &str =
-    "[timeouts]\nfirst_byte_secs = 0.4\nbetween_bytes_secs = 0.4\n[breaker]\nenabled = false\n";
+/// Which gateway a fault is tried at. Only silence has to be waited for: elsewhere a deadline would be one that a busy machine let
+/// pass, and what it hid of the answer could not be told from what the gateway lost. No breaker: what fails must be asked again
+/// and again.
+struct Gateways {
+    patient: Gateway,
+    impatient: Gateway,
+}
+
+impl Gateways {
+    fn with(provider: &Provider, tables: &str) -> Self {
+        let of = |secs: &str| {
+            let deadlines = format!("[timeouts]\nfirst_byte_secs = {secs}\nbetween_bytes_secs = {secs}\n");
+            Gateway::with_tables(provider, &format!("{deadlines}[breaker]\nenabled = false\n{tables}"))
+        };
+        Self { patient: of("60"), impatient: of("1.5") }
+    }
+
+    fn at(&self, fault: &str) -> SocketAddr {
+        if fault == "wirestall" { self.impatient.address } else { self.patient.address }
+    }
+}
 
 /// A chat stream whose usage the client asks for itself, so that the gateway leaves every byte as it is.
 fn ask(model: &str, user: &str) -> String {
@@ -88,13 +106,14 @@ impl Reference {
         let mangled = fault == "wiregarbage";
         if answer.status != 200 {
             let code = answer.refusal(answer.status);
-            let is_ours =
-                ["upstream_interrupted", "upstream_timeout", "upstream_malformed"].contains(&code.as_str());
-            if !is_ours || !(502..=504).contains(&answer.status) || answer.ending != Ending::Whole {
+            if !is_due(fault, &code)
+                || !(502..=504).contains(&answer.status)
+                || answer.ending != Ending::Whole
+            {
                 return Err(format!("refused with {} {code}", answer.status));
             }
-            // What reads together with an event may be looked at before the event has left; and a busy machine is late.
-            if at >= self.ends[0].1 && !mangled && code != "upstream_timeout" {
+            // What reads together with an event may be looked at before the event has left.
+            if at >= self.ends[0].1 && !mangled {
                 return Err(format!("refused with {code}, and an event had come"));
             }
             return Ok("refused");
@@ -108,7 +127,7 @@ impl Reference {
         if answer.ending == Ending::Reset {
             return Err("reset".to_owned());
         }
-        if at >= last.1 && !body.contains("upstream_timeout") {
+        if at >= last.1 {
             return Err("cut, and [DONE] had come".to_owned());
         }
         let Some((before, farewell)) = body.rfind("data: {\"error\":").map(|at| body.split_at(at)) else {
@@ -119,22 +138,24 @@ impl Reference {
             .and_then(|rest| serde_json::from_str(rest.strip_suffix("\n\n")?).ok())
             .unwrap_or_default();
         let code = error["error"]["code"].as_str().unwrap_or("");
-        if !["upstream_interrupted", "upstream_timeout", "upstream_malformed"].contains(&code) {
+        if !is_due(fault, code) {
             return Err(format!("the error event is {farewell:?}"));
         }
         if body.contains("[DONE]") {
             return Err("[DONE] after a loss".to_owned());
         }
         let due = self.whole_events(at);
-        let right = match (mangled, code) {
-            // What it put in the place of an event may look like one.
-            (true, _) => before.starts_with(due) || due.starts_with(before),
-            (false, "upstream_timeout") => {
-                due.starts_with(before) && (before.is_empty() || before.ends_with("\n\n"))
-            }
-            (false, _) => before == due,
-        };
+        // What it put in the place of an event may look like one.
+        let right = before == due || mangled && (before.starts_with(due) || due.starts_with(before));
         if right { Ok("cut") } else { Err(format!("{:?} before the error event", tail(before))) }
+    }
+}
+
+/// Whether a fault is told by this code: silence by a deadline, and nothing else by one.
+fn is_due(fault: &str, code: &str) -> bool {
+    match fault {
+        "wirestall" => code == "upstream_timeout",
+        _ => ["upstream_interrupted", "upstream_malformed"].contains(&code),
     }
 }
 
@@ -149,22 +170,26 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 /// Cuts after each of these bytes in every way, and lets `judge` look at what comes of it.
 fn cut_everywhere(
     bytes: std::ops::RangeInclusive<usize>,
-    gateway: SocketAddr,
+    gateways: &Gateways,
     model: &str,
     judge: impl Fn(&str, usize, &Answer) -> Result<&'static str, String> + Sync,
 ) {
     let stride = cut_stride();
     // Each fault begins elsewhere, so that together they leave out less.
     let all = FAULTS.iter().enumerate().flat_map(|(number, fault)| {
-        bytes.clone().skip(number * 3 % stride).step_by(stride).map(move |at| (*fault, at))
+        bytes
+            .clone()
+            .skip(number * 3 % stride)
+            .step_by(stride)
+            .map(move |at| (*fault, at, gateways.at(fault)))
     });
     let all: Vec<_> = all.collect();
     let (next, wrong, ways) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(BTreeMap::new()));
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                while let Some((fault, at)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let answer = Client::connect(gateway).ask(ask(model, &format!("{fault}={at:04}")));
+                while let Some((fault, at, gateway)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let answer = Client::connect(*gateway).ask(ask(model, &format!("{fault}={at:04}")));
                     match judge(fault, *at, &answer) {
                         Ok(way) => *held(&ways).entry(way).or_insert(0) += 1,
                         Err(what) => held(&wrong).push(format!("{fault}={at}: {what}")),
@@ -186,12 +211,11 @@ fn held<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[track_caller]
 fn check(framing: &str) {
     let provider = Provider::start();
-    let setup = Setup { provider: IMPATIENT.to_owned(), ..Setup::default() };
-    let gateway = Gateway::with(&provider, &setup);
+    let gateways = Gateways::with(&provider, "");
     let script = format!("cut,{SCRIPT}{framing}");
     let reference = Reference::of(provider.address, &script);
     assert!((1_000..9_999).contains(&reference.bytes), "{} bytes", reference.bytes);
-    cut_everywhere(0..=reference.bytes, gateway.address, &format!("sim/{script}"), |fault, at, answer| {
+    cut_everywhere(0..=reference.bytes, &gateways, &format!("sim/{script}"), |fault, at, answer| {
         reference.judge(fault, at, answer)
     });
 }
@@ -225,14 +249,12 @@ fn an_end_by_closing() {
 fn before_the_first_whole_event_the_second_target_serves_and_after_it_nobody() {
     let (one, two) = (Provider::start(), Provider::start());
     let (bad, good) = (format!("bad,{SCRIPT}"), "good,events=4,size=290,prompt=9,completion=9".to_owned());
-    // Longer, because here a late second target would be a failure.
-    let patient = IMPATIENT.replace("0.4", "1.5");
-    let gateway = Gateway::with_tables(&one, &format!("{patient}{}", pair(&two, &bad, &good, "")));
+    let gateways = Gateways::with(&one, &pair(&two, &bad, &good, ""));
     let reference = Reference::of(one.address, &bad);
     let second = two.ask(ask(&good, "")).text();
     assert_ne!(second, reference.payload);
     let first_event = reference.ends[0].1;
-    cut_everywhere(0..=first_event + 40, gateway.address, "dynamic/r", |fault, at, answer| {
+    cut_everywhere(0..=first_event + 40, &gateways, "dynamic/r", |fault, at, answer| {
         let by = (answer.told("provider"), answer.told("attempts"));
         // A connection that dies before a byte came is worth a second try.
         let moved = by.0 == "two" && (by.1 == "2" || at == 0 && by.1 == "3");

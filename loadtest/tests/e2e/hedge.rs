@@ -154,3 +154,70 @@ fn a_client_that_leaves_ends_both() {
     expect_prompt(&broken_off(&two, 2), &left_ns);
     expect_prompt(&broken_off(&one, 2), &left_ns);
 }
+
+/// A race in which the client has comments, and may leave what it was asked for to be read on.
+fn start_tended(one: &Provider, two: &Provider, second: &str) -> Gateway {
+    let terms = "keep_alive_secs = 0.2\nkeep_alive_commits = true";
+    let drains = "[relay]\non_disconnect = \"drain\"\n";
+    let tables = format!("hedge_percentile = 50\n{drains}{}", pair(two, SLOW, second, terms));
+    let gateway = Gateway::with_tables(one, &tables);
+    let mut clients: Vec<Client> = (0..40).map(|_| gateway.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(chat_with("dynamic/r", &[], true)));
+    let late = format!(": x-ringway-provider=sim x-ringway-model={SLOW} x-ringway-attempts=1\n\n");
+    for client in &mut clients {
+        let text = client.answer().expect(200).text();
+        assert!(text.contains(&late), "{text}");
+    }
+    gateway
+}
+
+#[test]
+fn a_client_that_has_comments_has_the_faster_of_two_and_the_loser_is_ended_at_once_all_the_same() {
+    let (one, two) = (Provider::start(), Provider::start());
+    let second = "second,events=4";
+    let gateway = start_tended(&one, &two, second);
+    let events = two.events(second);
+    let mut won = Vec::new();
+    for _ in 0..2 {
+        let answer = stream(&gateway);
+        let late = format!(": x-ringway-provider=two x-ringway-model={second} x-ringway-attempts=2\n\n");
+        let (comments, rest) = answer
+            .text()
+            .split_once(&late)
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .unwrap_or_else(|| panic!("{}", answer.text()));
+        // Some two seconds of them, until the second was asked and answered.
+        assert!(comments.matches(": keep-alive\n\n").count() >= 5, "{comments}");
+        assert_eq!((rest.replace(": keep-alive\n\n", ""), answer.ending), (events.clone(), Ending::Whole));
+        assert_eq!(answer.told("provider"), "-", "nobody had answered");
+    }
+    for seen in two.seen_as("\"second,").iter().skip(1) {
+        won.push(seen.number("received_ns"));
+    }
+    expect_prompt(&broken_off(&one, 2), &won);
+}
+
+#[test]
+fn a_client_that_leaves_a_race_ends_the_second_and_has_the_first_read_on() {
+    let (one, two) = (Provider::start(), Provider::start());
+    let gateway = start_tended(&one, &two, "second,ttft=60000");
+    let mut left_ns = Vec::new();
+    for round in 1..=2 {
+        let mut client = gateway.client();
+        client.send(chat_with("dynamic/r", &[], true));
+        until("the second is asked", || (two.seen_as("\"second,").len() == round).then_some(()));
+        drop(client);
+        left_ns.push(Provider::now_ns());
+    }
+    expect_prompt(&broken_off(&two, 2), &left_ns);
+    until("the first was read to its end", || {
+        (gateway.total("rw_upstream_unheard_total", "\"whole\"") == 2.0).then_some(())
+    });
+    assert!(one.seen().iter().all(|seen| seen.0["outcome"] != "aborted"));
+    let ended = |provider: &str, result: &str| {
+        gateway.total("rw_attempts_total", &format!("provider=\"{provider}\",result=\"{result}\""))
+    };
+    until("all is counted", || (ended("two", "cancelled") == 2.0).then_some(()));
+    assert_eq!((ended("sim", "answered"), ended("sim", "cancelled")), (42.0, 0.0));
+    assert_eq!(hedges(&gateway, "begun"), 2.0);
+}

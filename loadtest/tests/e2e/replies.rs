@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::support::{Gateway, Provider, State, chat, chat_with, post, until};
+use crate::{
+    admission::{bearer, endpoints, request},
+    support::{Gateway, Provider, Setup, State, chat, chat_with, post, provider_table, until},
+};
 
 #[test]
 fn every_reply_says_how_many_attempts_it_took_and_by_which_route() {
@@ -21,15 +24,15 @@ fn every_reply_says_how_many_attempts_it_took_and_by_which_route() {
         let [attempts, route, provider, model] = words.map(str::to_owned);
         (status, attempts, route, provider, model)
     };
-    assert_eq!(told(chat("sim", false)), expect(200, ["1", "", "sim", "sim"]));
+    assert_eq!(told(chat("sim", false)), expect(200, ["1", "-", "sim", "sim"]));
     assert_eq!(told(chat_with("dynamic/limited", &[], true)), expect(200, ["1", "limited", "sim", "a"]));
     // Refused after its route was known, and nobody was asked.
-    assert_eq!(told(chat_with("dynamic/limited", &[], false)), expect(429, ["0", "limited", "", ""]));
+    assert_eq!(told(chat_with("dynamic/limited", &[], false)), expect(429, ["0", "limited", "-", "-"]));
     assert_eq!(
         told(chat_with("dynamic/told", &["x-ai-route-metadata: {"], false)),
-        expect(400, ["0", "told", "", ""])
+        expect(400, ["0", "told", "-", "-"])
     );
-    let nothing = ["0", "", "", ""];
+    let nothing = ["0", "-", "-", "-"];
     assert_eq!(told(chat_with("nobody/m", &[], false)), expect(404, nothing));
     assert_eq!(told(post("/v1/chat/completions", "{")), expect(400, nothing));
     assert_eq!(told("GET /v1/models HTTP/1.1\r\nHost: g\r\n\r\n".to_owned()), expect(200, nothing));
@@ -39,6 +42,106 @@ fn every_reply_says_how_many_attempts_it_took_and_by_which_route() {
         expect(204, nothing)
     );
     assert_eq!(told("GET / HTTP/1.1\r\nHost : g\r\n\r\n".to_owned()), expect(400, nothing));
+}
+
+/// What is expected of a reply: nobody was asked, or this provider was.
+#[derive(Clone, Copy)]
+enum Asked {
+    Nobody,
+    Once(&'static str),
+}
+
+#[test]
+fn at_every_endpoint_every_reply_whatever_its_status_says_who_answered() {
+    let (provider, state) = (Provider::start(), State::new());
+    let [good, spent] = [("good", &[][..]), ("spent", &["--requests-per-day", "1"])]
+        .map(|(name, more)| bearer(&state.create(name, more)));
+    let elsewhere = bearer(&state.create("elsewhere", &["--allow", "192.0.2.0/24"]));
+    let setup = Setup {
+        limits: "body_bytes = 8192".to_owned(),
+        ..state.setup("[timeouts]\nfirst_byte_secs = 0.3\n[breaker]\nopen_secs = 600\n")
+    };
+    let gateway = Gateway::with(&provider, &setup);
+    let check = |path: &str, request: String, status: u16, asked: Asked| {
+        let answer = gateway.ask(request);
+        let what = format!("{path}: {}{}", answer.head, answer.text());
+        assert_eq!(answer.status, status, "{what}");
+        let told = ["provider", "model", "route", "attempts"].map(|name| answer.told(name));
+        match asked {
+            Asked::Nobody => assert_eq!(told, ["-", "-", "-", "0"], "{what}"),
+            Asked::Once(provider) => {
+                assert_eq!([told[0], told[2]], [provider, "-"], "{what}");
+                assert!(told[1] != "-" && ["1", "2"].contains(&told[3]), "{what}");
+            }
+        }
+    };
+    let stream = r#"{"model":"sim/sim","messages":[{"role":"user","content":"x"}],"stream":true}"#;
+    let streamed = ("POST", "/v1/chat/completions", "application/json", stream.to_owned());
+    gateway.ask(request("GET", "/v1/models", &[&spent], "", ""));
+    until("there is a list of models", || {
+        (gateway.ask(request("GET", "/v1/models", &[&good], "", "")).status == 200).then_some(())
+    });
+    // A breaker learns of a provider that is down.
+    until("it is known to be down", || {
+        let answer = gateway.ask(chat_with("down/any", &[&good], false));
+        assert!([502, 503].contains(&answer.status), "{}", answer.head);
+        assert_eq!(answer.told("provider"), if answer.told("attempts") == "0" { "-" } else { "down" });
+        (answer.status == 503).then_some(())
+    });
+    let all = endpoints().into_iter().chain([streamed]);
+    let served = all.filter(|(method, path, ..)| *method != "OPTIONS" && *path != "/v1/nothing-here");
+    // Forms are served only with a file.
+    let file = |name: &str| {
+        format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"f\"\r\n\r\nx\r\n")
+    };
+    let files = format!("{}{}--b--", file("image"), file("file"));
+    for (number, (method, path, kind, body)) in served.enumerate() {
+        let body = body.replace("--b--", &files);
+        let ask = |path: &str, who: &str, body: &str| request(method, path, &[who], kind, body);
+        let plain = |status, asked| check(path, ask(path, &good, &body), status, asked);
+        check(path, request(method, path, &[], kind, &body), 401, Asked::Nobody);
+        check(path, ask(path, &elsewhere, &body), 403, Asked::Nobody);
+        check(path, ask(path, &spent, &body), 429, Asked::Nobody);
+        check(path, ask(&format!("{path}/nothing/here"), &good, &body), 404, Asked::Nobody);
+        if method == "GET" {
+            plain(200, Asked::Nobody);
+            check(path, ask("/v1/models/nobody%2Fm", &good, ""), 404, Asked::Nobody);
+            continue;
+        }
+        plain(200, Asked::Once("sim"));
+        let of = |model: &str| ask(path, &good, &body.replace("sim/sim", model));
+        check(path, of("nobody/m"), 404, Asked::Nobody);
+        check(path, ask(path, &good, "{"), 400, Asked::Nobody);
+        check(path, ask(path, &good, &format!("{body}{}", " ".repeat(8192))), 413, Asked::Nobody);
+        check(path, of("down/any"), 503, Asked::Nobody);
+        for (script, status) in [
+            ("status=404", 404),
+            ("status=429", 429),
+            ("badhead=version", 502),
+            ("status=503", 503),
+            ("ttft=60000", 504),
+        ] {
+            // Each is a target of its own: no breaker learns of any.
+            check(path, of(&format!("sim/no{number},{script}")), status, Asked::Once("sim"));
+        }
+    }
+}
+
+/// A gateway behind a gateway: each reply tells of the one that it came through last.
+#[test]
+fn what_another_gateway_said_of_itself_is_not_passed_on() {
+    let provider = Provider::start();
+    let inner = Gateway::with_tables(&provider, "[[route]]\nname = \"inside\"\nmodel = \"sim/inmost\"");
+    let table = provider_table("near", inner.address);
+    let outer = Gateway::with_tables(
+        &provider,
+        &format!("{table}[[route]]\nname = \"outside\"\nmodel = \"near/dynamic/inside\""),
+    );
+    for stream in [false, true] {
+        let answer = outer.ask(chat_with("dynamic/outside", &[], stream)).expect(200);
+        let told = ["provider", "model", "route", "attempts"].map(|name| answer.told(name));
+        assert_eq!(told, ["near", "dynamic/inside", "outside", "1"]);
+    }
 }
 
 #[test]

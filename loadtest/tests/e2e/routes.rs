@@ -276,7 +276,7 @@ fn a_plain_model_has_the_fallbacks_of_the_first_table_that_fits() {
     ] {
         let answer = gateway.ask(chat_with(asked, &[], false));
         assert_eq!((served(&answer).as_str(), answer.told("attempts")), (expect, attempts), "{asked}");
-        assert_eq!(answer.told("route"), "", "{asked} is no route");
+        assert_eq!(answer.told("route"), "-", "{asked} is no route");
     }
     let answer = gateway.ask(chat_with("sim/other,status=500", &[], false));
     assert_eq!((answer.status, answer.told("attempts")), (500, "1"), "{}", answer.head);
@@ -315,7 +315,7 @@ fn a_route_that_is_not_there_is_no_model() {
         for stream in [false, true] {
             let answer = gateway.ask(chat_with(model, &[], stream));
             assert_eq!(answer.refusal(404), "model_not_found", "{model}");
-            assert_eq!(answer.told("provider"), "", "which providers there are is not told");
+            assert_eq!(answer.told("provider"), "-", "which providers there are is not told");
         }
     }
 }
@@ -331,13 +331,13 @@ fn every_reply_says_where_it_came_from() {
     );
     let gateway = with_routes(&one, &two, &tables);
     for (asked, status, from) in [
-        ("sim/direct", 200, ["sim", "direct", "", "1"]),
+        ("sim/direct", 200, ["sim", "direct", "-", "1"]),
         ("dynamic/support", 200, ["sim", "plain", "support", "1"]),
         ("dynamic/moves", 200, ["two", "moved", "moves", "2"]),
         ("dynamic/lost", 503, ["two", "lost,status=503", "lost", "2"]),
         ("dynamic/wrong", 422, ["two", "wrong,status=422", "wrong", "1"]),
         ("dynamic/locked", 502, ["two", "locked,status=401", "locked", "1"]),
-        ("sim/direct,status=400", 400, ["sim", "direct,status=400", "", "1"]),
+        ("sim/direct,status=400", 400, ["sim", "direct,status=400", "-", "1"]),
     ] {
         for stream in [false, true] {
             let answer = gateway.ask(chat_with(asked, &[], stream));

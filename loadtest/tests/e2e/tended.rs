@@ -1,10 +1,60 @@
 //! What becomes of an upstream's answer whose client leaves, and of a client whose upstream is silent.
 
-use crate::support::{
-    Client, Ending, Gateway, Provider, State, chat, chat_body, chat_with, model, pair, provider_table, until,
+use std::time::{Duration, Instant};
+
+use crate::{
+    failover::black_hole,
+    support::{
+        Client, Ending, Gateway, Provider, State, chat, chat_body, chat_with, clock, model, pair,
+        provider_table, until,
+    },
 };
 
 const COMMENT: &str = ": keep-alive\n\n";
+
+/// The longest that a stream's client is left without a byte, where it asks for a comment after 0.2 s: the machine may be busy.
+const SILENT_MAX: Duration = Duration::from_millis(900);
+
+/// Reads a stream chunk by chunk as long as it lasts; its text, and the longest time in which nothing came.
+fn listen(client: &mut Client, asked: Instant) -> (String, Duration) {
+    let (mut text, mut last, mut silent) = (Vec::new(), asked, Duration::ZERO);
+    while !text.ends_with(b"data: [DONE]\n\n") {
+        text.extend(client.some_chunks(1));
+        silent = silent.max(last.elapsed());
+        last = clock();
+    }
+    (String::from_utf8(text).expect("events are text"), silent)
+}
+
+#[test]
+fn a_stream_that_may_begin_early_has_comments_while_it_is_connected_for_and_between_attempts() {
+    let (one, two) = (Provider::start(), Provider::start());
+    let terms = "keep_alive_secs = 0.2\nkeep_alive_commits = true\nattempts_max = 2";
+    let (hole, _kept) = black_hole();
+    let hole = hole.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+    let route = format!("[timeouts]\nconnect_secs = 1\n{}", pair(&two, "unused", "good,events=3", terms));
+    let connects = route.replace("sim/unused", "hole/m") + &provider_table("hole", hole);
+    // The provider is busy, and says for how long; then it thinks.
+    let waits = pair(&two, "busy,ttft=900,429=1,times=1", "good,events=3", terms);
+    for (tables, told) in [
+        (connects, ": x-ringway-provider=two x-ringway-model=good,events=3 x-ringway-attempts=2\n\n"),
+        (
+            waits,
+            ": x-ringway-provider=sim x-ringway-model=busy,ttft=900,429=1,times=1 x-ringway-attempts=2\n\n",
+        ),
+    ] {
+        let gateway = Gateway::with_tables(&one, &tables);
+        let mut client = gateway.client();
+        let asked = clock();
+        client.send(chat_with("dynamic/r", &[], true));
+        assert_eq!(client.head().status, 200);
+        let (text, silent) = listen(&mut client, asked);
+        assert!(silent < SILENT_MAX, "silent for {silent:?}: {text}");
+        let comments = text.matches(COMMENT).count();
+        assert!(comments >= 4 && text.starts_with(&COMMENT.repeat(comments)), "{text}");
+        assert!(text[comments * COMMENT.len()..].starts_with(told), "{text}");
+    }
+}
 
 /// A streamed chat of a caller, of which it takes something; then it leaves.
 fn leaves_in_mid_answer(gateway: &Gateway, script: &str, token: &str) {
@@ -136,8 +186,10 @@ fn a_route_may_begin_a_stream_before_anybody_answers_and_still_move_on() {
         let text = answer.text();
         assert!(text.starts_with(COMMENT), "{bad}: {text}");
         assert_eq!((answer.ending, answer.told("route")), (Ending::Whole, "r"), "{bad}");
-        assert_eq!((answer.told("provider"), answer.told("attempts")), ("", ""), "nobody had answered yet");
-        assert_eq!(text.replace(COMMENT, ""), two.events("good,events=3"), "{bad}");
+        let told = ["provider", "model", "attempts"].map(|name| answer.told(name));
+        assert_eq!(told, ["-"; 3], "nobody had answered yet");
+        let late = ": x-ringway-provider=two x-ringway-model=good,events=3 x-ringway-attempts=2\n\n";
+        assert_eq!(text.replace(COMMENT, ""), format!("{late}{}", two.events("good,events=3")), "{bad}");
         // Its connection is as good as any.
         client.ask(chat("again", false)).expect(200);
     }
@@ -148,7 +200,9 @@ fn a_route_may_begin_a_stream_before_anybody_answers_and_still_move_on() {
     let answer = client.ask(chat_with("dynamic/r", &[], true)).expect(200);
     assert_eq!(answer.ending, Ending::Cut, "{}", answer.text());
     let last = answer.text().replace(COMMENT, "");
-    let event = last.strip_prefix("data: ").and_then(|event| event.strip_suffix("\n\n"));
+    let late = ": x-ringway-provider=two x-ringway-model=worse,status=500 x-ringway-attempts=2\n\n";
+    let event = last.strip_prefix(late).unwrap_or_default();
+    let event = event.strip_prefix("data: ").and_then(|event| event.strip_suffix("\n\n"));
     let event: serde_json::Value = serde_json::from_str(event.expect("one event")).expect("JSON");
     assert!(event["error"]["message"].is_string() && !last.contains("[DONE]"), "{last}");
     client.expect_close();

@@ -92,6 +92,10 @@ pub(super) struct Planning {
     pub(super) attempts_max: u8,
     pub(super) retry_unanswered: bool,
     pub(super) retry_missing_model: bool,
+    /// What becomes of an answer whose client leaves, by the word that it is configured by.
+    pub(super) on_disconnect: &'static str,
+    /// The caller has chosen it.
+    pub(super) on_disconnect_own: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,6 +112,23 @@ pub(super) struct TargetIs {
     pub(super) hold_back: Option<HoldBack>,
     /// Of its times to first token, after which another target is asked, too; `None`: never.
     pub(super) hedge_percentile: Option<u8>,
+    /// Of a stream: what its client is written while it is silent; `None`: nothing.
+    pub(super) keep_alive: Option<KeepAlive>,
+    /// `None`: only what it is asked tells how it does.
+    pub(super) health_check: Option<HealthCheck>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct KeepAlive {
+    pub(super) every_ms: u64,
+    /// Also before the first event, which begins the stream.
+    pub(super) commits: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct HealthCheck {
+    pub(super) path: String,
+    pub(super) interval_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -247,7 +268,7 @@ pub(super) fn account(
         }),
         callers_verified: snapshot.auth.required,
         chance: asked.chance,
-        plan: plan.map(|plan| planning(snapshot, &plan, asked)),
+        plan: plan.map(|plan| planning(snapshot, caller, &plan, asked)),
         limits,
         caps: caps(snapshot, caller, asked.endpoint),
         request,
@@ -340,7 +361,8 @@ fn via(snapshot: &Snapshot, asked: &str) -> Via {
     if aliases.pattern(asked, is_address).is_some() { Via::AliasPattern } else { Via::Model }
 }
 
-fn planning(snapshot: &Snapshot, plan: &Plan<'_>, asked: &Asked<'_>) -> Planning {
+fn planning(snapshot: &Snapshot, caller: Option<&Caller>, plan: &Plan<'_>, asked: &Asked<'_>) -> Planning {
+    let own = caller.and_then(|caller| caller.on_disconnect);
     let routes = &snapshot.routes;
     let service = service(snapshot, plan);
     let fallbacks = service.and_then(|service| routes.targets.get(service.fallbacks.clone()));
@@ -353,7 +375,7 @@ fn planning(snapshot: &Snapshot, plan: &Plan<'_>, asked: &Asked<'_>) -> Planning
     let targets = plan.targets.iter().enumerate().map(|(place, target)| {
         // Without a route, the first is what was asked for.
         let fallback = is_fallback(target) && (plan.route.is_some() || place > 0);
-        target_is(target, plan, asked, fallback)
+        target_is(snapshot, target, plan, asked, fallback)
     });
     Planning {
         via: via(snapshot, asked.model),
@@ -365,6 +387,8 @@ fn planning(snapshot: &Snapshot, plan: &Plan<'_>, asked: &Asked<'_>) -> Planning
         attempts_max: plan.terms.attempts_max,
         retry_unanswered: plan.terms.retry_unanswered,
         retry_missing_model: plan.terms.retry_missing_model,
+        on_disconnect: snapshot.relay.on_disconnect_for(own).word(),
+        on_disconnect_own: own.is_some(),
     }
 }
 
@@ -398,7 +422,13 @@ fn balance(balance: &Balance) -> String {
     }
 }
 
-fn target_is(target: &Planned<'_>, plan: &Plan<'_>, asked: &Asked<'_>, fallback: bool) -> TargetIs {
+fn target_is(
+    snapshot: &Snapshot,
+    target: &Planned<'_>,
+    plan: &Plan<'_>,
+    asked: &Asked<'_>,
+    fallback: bool,
+) -> TargetIs {
     let provider = target.provider;
     let timeouts = plan.terms.timeouts.over(provider.timeouts);
     let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -423,6 +453,15 @@ fn target_is(target: &Planned<'_>, plan: &Plan<'_>, asked: &Asked<'_>, fallback:
             .map(|held| HoldBack { events: held.events, ms: ms(held.time) }),
         hedge_percentile: Some(plan.terms.hedge_percentile(provider))
             .filter(|percent| asked.stream && *percent > 0),
+        keep_alive: snapshot
+            .relay
+            .keep_alive_for(plan.terms.keep_alive, provider.keep_alive)
+            .filter(|_| asked.stream)
+            .map(|every| KeepAlive { every_ms: ms(every), commits: plan.terms.keep_alive_commits }),
+        health_check: provider
+            .health_check
+            .as_ref()
+            .map(|check| HealthCheck { path: check.path.to_string(), interval_ms: ms(check.interval) }),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{fmt::Write, time::Duration};
 
 use super::{
-    account::{Account, HoldBack, Planning, TargetIs, Timeouts, Via},
+    account::{Account, HealthCheck, HoldBack, KeepAlive, Planning, TargetIs, Timeouts, Via},
     limits::Limited,
 };
 
@@ -79,6 +79,14 @@ fn tell_plan(page: &mut Page, account: &Account, plan: &Planning) {
             page.say("timeouts", format!("{}: {}", target.provider, timeouts(&target.timeouts)));
         }
     }
+    for line in by_provider(plan, silent) {
+        page.say("silent", line);
+    }
+    let by = if plan.on_disconnect_own { "the caller" } else { "the gateway" };
+    page.say("if left", format!("{}, as {by} has it", plan.on_disconnect));
+    for line in by_provider(plan, checked) {
+        page.say("checked", line);
+    }
 }
 
 fn caller(account: &Account) -> String {
@@ -141,6 +149,36 @@ fn terms(plan: &Planning) -> String {
         }
     }
     words
+}
+
+/// What there is to say of each provider, once.
+fn by_provider(plan: &Planning, say: impl Fn(&TargetIs) -> Option<String>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for target in &plan.targets {
+        if let Some(words) = say(target) {
+            let line = format!("{}: {words}", target.provider);
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    lines
+}
+
+/// What the client of a stream is written that has nothing to read.
+fn silent(target: &TargetIs) -> Option<String> {
+    let KeepAlive { every_ms, commits } = target.keep_alive.as_ref()?;
+    let when = match commits {
+        true => "before the first event, too, which begins the stream with 200",
+        false => "from the first event on",
+    };
+    Some(format!("a comment after each {:?}, {when}", Duration::from_millis(*every_ms)))
+}
+
+/// Who is asked how it does.
+fn checked(target: &TargetIs) -> Option<String> {
+    let HealthCheck { path, interval_ms } = target.health_check.as_ref()?;
+    Some(format!("{path} each {:?}", Duration::from_millis(*interval_ms)))
 }
 
 /// What is done before the first byte of a stream is released.

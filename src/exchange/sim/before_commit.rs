@@ -11,7 +11,7 @@ use super::{
 use crate::{
     base::limits::HOLD_BACK_BYTES_MAX,
     ledger::{
-        record::Outcome,
+        record::{Outcome, UnheardEnd},
         sheet::{AttemptResult, Hedge},
     },
 };
@@ -55,7 +55,11 @@ fn asks(provider: &str) -> Cue {
 }
 
 fn world(seed: u64, first: (&'static str, Vec<Cue>), spare: Vec<Cue>) -> Rc<SimWorld> {
-    let world = SimWorld::new(&Sim::new(seed));
+    world_under("", seed, first, spare)
+}
+
+fn world_under(settings: &str, seed: u64, first: (&'static str, Vec<Cue>), spare: Vec<Cue>) -> Rc<SimWorld> {
+    let world = SimWorld::under(&Sim::new(seed), settings);
     world.scenes.borrow_mut().extend([first, ("spare", spare)]);
     world.health.first_token_us.set(Some(200_000));
     world
@@ -302,6 +306,94 @@ fn a_client_that_leaves_takes_both_with_it() {
     }
 }
 
+/// Keeps alive, and goes on without its client; both fallbacks may begin early.
+const TENDED: &str = "[relay]\non_disconnect = \"drain\"\nkeep_alive_secs = 0.1\n";
+
+#[test]
+fn while_two_are_asked_their_client_has_comments_and_then_one_answer() {
+    for (first_ms, second_ms, provider, word) in
+        [(20_000, 800, "spare", other_word()), (1_200, 20_000, "slow", WORD.to_owned())]
+    {
+        for seed in 0..32 {
+            let first = ("slow", says(first_ms, &whole(WORD)));
+            let world = world_under(TENDED, seed, first, says(second_ms, &whole(&other_word())));
+            let met = meet_in(&world, vec![asks("slow")]);
+            let answers = met.answers();
+            let late = format!(": x-ringway-provider={provider} x-ringway-model=s0 x-ringway-attempts=2\n\n");
+            let comments = ": keep-alive\n\n".repeat(usize::try_from(met.keep_alives).unwrap());
+            assert_eq!(text(&answers[0]), format!("{comments}{late}{}", whole(&word)));
+            assert!(met.keep_alives >= 6, "{}", met.keep_alives);
+            assert!(met.silent_at_most < Duration::from_millis(200), "{:?}", met.silent_at_most);
+            assert_eq!(met.records[0].outcome(), Outcome::Completed);
+            assert_eq!(attempts(&world, AttemptResult::Cancelled), 1);
+            let played = world.played.borrow();
+            let [slow, spare] = [&played[0], &played[1]];
+            let (winner, loser) = if provider == "slow" { (slow, spare) } else { (spare, slow) };
+            // The gateway is asked so late, and answered so late: the other's end is no later than a tenth of a second after.
+            let think_ms = if provider == "slow" { first_ms } else { second_ms };
+            let ended = loser.conn.gateway.borrow().ended.unwrap();
+            let late = ended.since(winner.asked.get().unwrap() + Duration::from_millis(think_ms));
+            assert!(late < Duration::from_millis(100), "ended {late:?} after the other began");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_a_race_has_its_choice_and_what_is_not_read_on_is_ended_at_once() {
+    for seed in 0..64 {
+        let first = ("slow", says(3_000, &whole(WORD)));
+        let world = world_under(TENDED, seed, first, says(20_000, &whole(&other_word())));
+        // Also before the second is asked, and while it is being connected to.
+        let leaves_ms = 210 + seed * 15;
+        let met = meet_in(&world, vec![asks("slow"), say(leaves_ms, ""), Cue::Fin]);
+        let record = &met.records[0];
+        let unheard = record.unheard.map(|unheard| unheard.end);
+        if unheard.is_none() {
+            // While the first was connected to: nothing had been asked.
+            assert_eq!(attempts(&world, AttemptResult::Cancelled), 1, "seed {seed}");
+            continue;
+        }
+        assert_eq!(
+            (record.outcome(), unheard),
+            (Outcome::ClientGone, Some(UnheardEnd::Whole)),
+            "seed {seed}"
+        );
+        let both = record.attempts == 2;
+        assert_eq!(attempts(&world, AttemptResult::Answered), 1);
+        assert_eq!(attempts(&world, AttemptResult::Cancelled), u64::from(both));
+        assert_eq!(world.health.failures.get(), 0);
+        // The second went when the client did; the first was the one that was read on.
+        let played = world.played.borrow();
+        for spare in played.iter().skip(1) {
+            let ended = spare.conn.gateway.borrow().ended.unwrap();
+            let first_ended = played[0].conn.gateway.borrow().ended.unwrap();
+            assert!(first_ended.since(ended) > Duration::from_millis(1_500), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn where_the_first_has_failed_the_second_is_read_on_if_it_has_been_asked() {
+    let mut read_on = 0;
+    for seed in 0..64 {
+        let first = ("slow", refuses(250, 500));
+        let world = world_under(TENDED, seed, first, says(2_000, &whole(&other_word())));
+        let leaves_ms = 500 + seed * 5;
+        let met = meet_in(&world, vec![asks("slow"), say(leaves_ms, ""), Cue::Fin]);
+        let record = &met.records[0];
+        assert_eq!(record.outcome(), Outcome::ClientGone);
+        let ended: u64 = world.local.sheet.borrow().attempts.iter().map(|(_, count)| count).sum();
+        assert_eq!(ended, u64::from(record.attempts), "seed {seed}: each attempt has one result");
+        match record.unheard.map(|unheard| unheard.end) {
+            None => assert_eq!(attempts(&world, AttemptResult::Cancelled), 1, "seed {seed}"),
+            Some(UnheardEnd::Whole) => read_on += 1,
+            // It had been the first's turn, and it failed without its client.
+            Some(end) => assert_eq!(end, UnheardEnd::Lost, "seed {seed}"),
+        }
+    }
+    assert!(read_on > 20, "only {read_on} were read on");
+}
+
 /// Two providers that do anything at any time, and a client that may leave: it sees one of them alone, or an error.
 #[test]
 fn whatever_two_do_the_client_sees_one_of_them() {
@@ -330,13 +422,16 @@ fn whatever_two_do_the_client_sees_one_of_them() {
         if leaves {
             client.extend([say(chance.of(0..700) as u64, ""), Cue::Fin]);
         }
-        let world = SimWorld::new(&sim);
+        let world = SimWorld::under(&sim, if chance.one_in(2) { TENDED } else { "" });
         world.scenes.borrow_mut().extend([(name, first), ("spare", spare)]);
         world.health.first_token_us.set(Some(200_000));
         let met = meet_in(&world, client);
         begun += count(&world, Hedge::Begun);
         assert_eq!(met.records.len(), 1, "seed {seed}");
         let got = met.answers().first().map_or(String::new(), |answer| text(answer).to_owned());
+        let stray = got.match_indices(": keep-alive").any(|(at, _)| at > 0 && !got[..at].ends_with("\n\n"));
+        assert!(!stray, "seed {seed}: a comment in an event: {got}");
+        let got = got.replace(": keep-alive\n\n", "");
         let (ours, theirs) = (got.contains("\"a\""), got.contains("\"b\""));
         assert!(!(ours && theirs), "seed {seed}: both: {got}");
         if got.ends_with(DONE) {

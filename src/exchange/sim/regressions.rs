@@ -24,6 +24,8 @@ pub(super) struct Met {
     pub(super) got: String,
     /// When its first byte had come.
     pub(super) first_after: Option<Duration>,
+    /// Between its beginning and what came last, the longest in which nothing came.
+    pub(super) silent_at_most: Duration,
     /// When the gateway ended the client's connection, after how much time.
     ended_after: Option<Duration>,
     was_reset: bool,
@@ -39,6 +41,8 @@ pub(super) struct Met {
 struct Seen {
     got: Vec<u8>,
     first: Option<Now>,
+    last: Option<Now>,
+    silent_at_most: Duration,
     ended: Option<Now>,
     was_reset: bool,
 }
@@ -83,6 +87,9 @@ pub(super) fn meet_in(world: &Rc<SimWorld>, client: Vec<Cue>) -> Met {
                 match got {
                     Got::Bytes(bytes) => {
                         seen.first.get_or_insert_with(|| sim.now());
+                        let before = seen.last.replace(sim.now()).unwrap_or(began);
+                        let silent = sim.now().since(before);
+                        seen.silent_at_most = seen.silent_at_most.max(silent);
                         seen.got.extend_from_slice(&bytes);
                     }
                     Got::Fin => break seen.ended = Some(sim.now()),
@@ -104,9 +111,10 @@ pub(super) fn meet_in(world: &Rc<SimWorld>, client: Vec<Cue>) -> Met {
     sim.check(waiting.is_empty(), || format!("these wait for ever: {waiting:?}"));
     sim.over.set(true);
     assert_eq!(sim.violations.take(), [""; 0]);
-    let Seen { got, first, ended, was_reset } = seen.take();
+    let Seen { got, first, ended, was_reset, silent_at_most, .. } = seen.take();
     Met {
         got: String::from_utf8_lossy(&got).into_owned(),
+        silent_at_most,
         first_after: first.map(|first| first.since(began)),
         ended_after: ended.map(|ended| ended.since(began)),
         was_reset,

@@ -28,6 +28,11 @@ fn comment() -> &'static str {
     std::str::from_utf8(COMMENT).unwrap()
 }
 
+/// What a stream that was begun early says of its answer, as soon as there is one.
+fn late(provider: &str, attempts: u8) -> String {
+    format!(": x-ringway-provider={provider} x-ringway-model=s0 x-ringway-attempts={attempts}\n\n")
+}
+
 /// What must hold whatever the delays.
 #[track_caller]
 fn check(settings: &str, client: &[Cue], scenes: &[Vec<Cue>], expect: impl Fn(&Met)) {
@@ -91,9 +96,13 @@ fn nothing_is_said_before_the_first_event_unless_that_may_commit() {
         let answer = &met.answers()[0];
         assert!(answer.whole && met.keep_alives >= 3, "{}", met.got);
         let comments = comment().repeat(usize::try_from(met.keep_alives).unwrap());
-        assert_eq!(text(answer), format!("{comments}{WORD}{STOP}"));
+        assert_eq!(text(answer), format!("{comments}{}{WORD}{STOP}", late("plain", 1)));
         assert_eq!(answer.field("content-type"), Some("text/event-stream"));
-        assert_eq!(answer.field("x-ringway-provider"), None, "nobody had answered");
+        for name in ["provider", "model", "route", "attempts"] {
+            let told = answer.field(&format!("x-ringway-{name}"));
+            assert_eq!(told, Some("-"), "{name}: nobody had answered");
+        }
+        assert_eq!(met.records[0].bytes_out, answer.payload.len() as u64);
         assert_eq!((met.records[0].outcome(), met.records[0].status), (Outcome::Completed, 200));
     });
 }
@@ -119,7 +128,7 @@ fn a_stream_that_was_begun_early_still_moves_to_the_next_target() {
             let answer = &met.answers()[0];
             assert!(answer.whole && met.keep_alives >= 2, "{}", met.got);
             let events = text(answer).replace(comment(), "");
-            assert_eq!(events, format!("{WORD}{STOP}"));
+            assert_eq!(events, format!("{}{WORD}{STOP}", late("asks", 2).replace("s0", "other")));
             assert_eq!((met.records[0].attempts, met.records[0].outcome()), (2, Outcome::Completed));
         });
         // And where every target fails, the client is told by an event, and by an end that is none, but for a stream that
@@ -127,10 +136,89 @@ fn a_stream_that_was_begun_early_still_moves_to_the_next_target() {
         check(&commits, &[streams()], &[scene], |met| {
             let answer = &met.answers()[0];
             let events = text(answer).replace(comment(), "");
-            assert!(answer.whole == (number == 2) && events.starts_with("data: {\"error\":{"), "{}", met.got);
+            let told = late("asks", 2).replace("s0", "other");
+            let error = events.strip_prefix(&told).unwrap_or_default();
+            assert!(answer.whole == (number == 2) && error.starts_with("data: {\"error\":{"), "{}", met.got);
+            assert_eq!(met.records[0].bytes_out, answer.payload.len() as u64);
             assert_eq!((answer.status, met.records[0].status), (200, 200));
             assert_ne!(met.records[0].outcome(), Outcome::Completed);
         });
+    }
+}
+
+/// A chat that asks for a stream of this model.
+fn streams_of(model: &str) -> Cue {
+    let Cue::Say(after, request) = streams() else { return streams() };
+    let request = String::from_utf8(request).unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let longer = body.replace("plain/s0", model);
+    let head = head.replace(&format!("length: {}", body.len()), &format!("length: {}", longer.len()));
+    Cue::Say(after, format!("{head}\r\n\r\n{longer}").into_bytes())
+}
+
+/// Comments come in time whatever is waited for: a connection, a back-off, an answer, a second target.
+#[test]
+fn a_stream_that_may_begin_early_is_never_silent_for_longer() {
+    let commits = "[[fallback]]\nmatch = \"silent/*\"\nto = [\"asks/other\"]\nkeep_alive_secs = 0.3\nkeep_alive_commits = true\n\
+                   [[fallback]]\nmatch = \"plain/*\"\nto = [\"asks/other\"]\nkeep_alive_secs = 0.3\nkeep_alive_commits = true\n";
+    let good = vec![say(0, &(head() + &chunk(WORD) + &chunk(STOP) + "0\r\n\r\n"))];
+    // Two seconds of a connect that comes to nothing.
+    check(commits, &[streams_of("silent/s0")], std::slice::from_ref(&good), |met| {
+        let events = text(&met.answers()[0]).replace(comment(), "");
+        assert_eq!(events, format!("{}{WORD}{STOP}", late("asks", 2).replace("s0", "other")));
+        assert!(met.keep_alives >= 6, "{}", met.got);
+        assert!(met.first_after < Some(Duration::from_millis(400)), "{:?}", met.first_after);
+        assert!(met.silent_at_most < Duration::from_millis(400), "{:?}", met.silent_at_most);
+    });
+    // And one of a back-off that the provider asked for.
+    let busy = "HTTP/1.1 503 No\r\ncontent-type: application/json\r\nretry-after-ms: 1000\r\ncontent-length: 2\r\n\r\n{}";
+    let scenes = [vec![say(0, busy)], good.clone()];
+    check(commits, &[streams()], &scenes, |met| {
+        let events = text(&met.answers()[0]).replace(comment(), "");
+        assert_eq!(events, format!("{}{WORD}{STOP}", late("plain", 2)));
+        assert!(met.keep_alives >= 3, "{}", met.got);
+        assert!(met.silent_at_most < Duration::from_millis(400), "{:?}", met.silent_at_most);
+    });
+    // An answer that trickles in, head and error alike, then a second target that thinks.
+    let trickle = [
+        say(700, "HTTP/1.1 500 No\r\ncontent-type: appl"),
+        say(700, "ication/json\r\ncontent-length: 2\r\n\r\n"),
+        say(700, "{"),
+        say(700, "}"),
+    ];
+    let thinks = vec![
+        say(700, &head()),
+        say(700, &chunk(": thinking\n\n")),
+        say(700, &chunk(WORD)),
+        say(0, &(chunk(STOP) + "0\r\n\r\n")),
+    ];
+    check(commits, &[streams()], &[trickle.to_vec(), thinks], |met| {
+        assert_eq!(met.records[0].attempts, 2);
+        assert!(text(&met.answers()[0]).ends_with(&format!("{WORD}{STOP}")), "{}", met.got);
+        assert!(met.keep_alives >= 13, "{}", met.got);
+        assert!(met.silent_at_most < Duration::from_millis(400), "{:?}", met.silent_at_most);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_while_nobody_thinks_for_it_ends_what_goes_on_at_once() {
+    let drains = "[relay]\non_disconnect = \"drain\"\n[[fallback]]\nmatch = \"silent/*\"\nto = [\"asks/other\"]\nkeep_alive_secs = 0.3\nkeep_alive_commits = true\n";
+    let ends = |met: &Met, attempts: u8| {
+        let record = &met.records[0];
+        assert_eq!(
+            (record.outcome(), record.unheard, record.attempts),
+            (Outcome::ClientGone, None, attempts)
+        );
+        let took = Duration::from_micros(record.duration_us());
+        assert!(took < Duration::from_millis(1_100), "{took:?}");
+    };
+    // While it is connected for.
+    check(drains, &[streams_of("silent/s0"), say(1_000, ""), Cue::Fin], &[vec![]], |met| ends(met, 1));
+    // While a back-off goes on: the request before it has been answered.
+    let busy = "HTTP/1.1 503 No\r\ncontent-type: application/json\r\nretry-after-ms: 1000\r\ncontent-length: 2\r\n\r\n{}";
+    for more in ["keep_alive_secs = 0.3\n", ""] {
+        let drains = format!("[relay]\non_disconnect = \"drain\"\n{more}");
+        check(&drains, &leaves(700), &[vec![say(0, busy)], vec![say(0, busy)]], |met| ends(met, 1));
     }
 }
 
@@ -177,7 +265,7 @@ fn an_error_that_is_the_client_s_own_is_its_event() {
     );
     check(&commits, &[streams()], &[vec![say(2_500, &status)]], |met| {
         let events = text(&met.answers()[0]).replace(comment(), "");
-        assert_eq!(events, format!("data: {}\n\n", error.replace('\n', " ")));
+        assert_eq!(events, format!("{}data: {}\n\n", late("plain", 1), error.replace('\n', " ")));
         assert_eq!((met.records[0].attempts, met.answers()[0].whole), (1, false));
     });
 }

@@ -252,18 +252,16 @@ inject_usage = false
 [[fallback]]
 match = "brittle/*"
 to = ["spare/s0"]
+keep_alive_commits = true
 [[fallback]]
 match = "slow/*"
 to = ["spare/s0"]
+keep_alive_commits = true
 "#;
 
 pub(super) const MODELS: &[u8] = br#"{"object":"list","data":[{"id":"asks/m"}]}"#;
 
 impl SimWorld {
-    pub(super) fn new(sim: &Rc<Sim>) -> Rc<Self> {
-        Self::of(sim, CONFIGURATION)
-    }
-
     /// A world whose configuration says this as well.
     pub(super) fn under(sim: &Rc<Sim>, settings: &str) -> Rc<Self> {
         Self::of(sim, &format!("{CONFIGURATION}{settings}"))
@@ -456,7 +454,10 @@ impl World for Surroundings {
             "silent" => {
                 sim.inject(Fault::DialTimedOut);
                 let until = until.min(sim.now() + provider.timeouts.connect);
-                sim.executor.sleep_until(until).await;
+                match cancel {
+                    Some(cancel) => _ = sim.sleep_unless(cancel, until).await,
+                    None => sim.executor.sleep_until(until).await,
+                }
                 return Err(Failure::new(Phase::Connect, Cause::Expired(Expiry::Late(Waiting::Connect))));
             }
             _ => {}

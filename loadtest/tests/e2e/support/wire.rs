@@ -356,12 +356,26 @@ impl Answer {
         self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// What `x-ringway-{name}` says, once; empty where it is not there.
+    /// What `x-ringway-{name}` says: every reply has it once, and says `-` where there is nothing to say.
     #[track_caller]
     pub(crate) fn told(&self, name: &str) -> &str {
         let all = self.headers_of(&format!("x-ringway-{name}"));
-        assert!(all.len() <= 1, "said twice: {}", self.head);
-        all.first().copied().unwrap_or("")
+        let ([told], false) = (&*all, all.contains(&"")) else {
+            panic!("not said once: {name} in {}", self.head)
+        };
+        told
+    }
+
+    /// Asserts what every reply of the gateway has, whatever it says.
+    #[track_caller]
+    fn expect_ours(&self) {
+        let id = self.header("x-request-id");
+        assert!(id.is_some_and(|id| !id.is_empty()), "no x-request-id: {}", self.head);
+        for name in ["provider", "model", "route"] {
+            self.told(name);
+        }
+        let attempts = self.told("attempts");
+        assert!(attempts == "-" || attempts.parse::<u8>().is_ok(), "{}", self.head);
     }
 
     pub(crate) fn text(&self) -> String {
@@ -378,11 +392,7 @@ impl Answer {
     pub(crate) fn expect(self, status: u16) -> Self {
         assert!(self.head.starts_with("HTTP/1.1 "), "{}", self.head);
         assert_eq!(self.status, status, "{}{}", self.head, self.text());
-        assert!(
-            self.header("x-request-id").is_some_and(|id| !id.is_empty()),
-            "no x-request-id: {}",
-            self.head
-        );
+        self.expect_ours();
         self
     }
 
@@ -390,11 +400,7 @@ impl Answer {
     #[track_caller]
     pub(crate) fn refusal(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}{}", self.head, self.text());
-        assert!(
-            self.header("x-request-id").is_some_and(|id| !id.is_empty()),
-            "no x-request-id: {}",
-            self.head
-        );
+        self.expect_ours();
         assert_eq!(
             self.header("content-type").map(|kind| kind.starts_with("application/json")),
             Some(true),

@@ -14,6 +14,7 @@ use crate::{
     config::{
         self, Fake, Snapshot,
         callers::{Caller, Caps, Endpoints, tests::caller},
+        relay::OnDisconnect,
     },
     wire::{openai::endpoint::Endpoint, token::TokenId},
 };
@@ -118,6 +119,7 @@ leads to  openai/gpt-4o
 targets   1.  openai/gpt-4o  key default  https://api.openai.com/v1/chat/completions
 terms     3 attempts at most
 timeouts  openai: connect 2s, first byte 300s, between bytes 120s, total 3600s
+if left   cancel, as the gateway has it
 at most   a body of 33554432 bytes
 
 sends     POST /v1/chat/completions HTTP/1.1
@@ -194,6 +196,7 @@ targets   1.  openai/gpt-4o  key default  https://api.openai.com/v1/chat/complet
 terms     3 attempts at most; on to the next also when sent and unanswered
 timeouts  openai: connect 2s, first byte 300s, between bytes 120s, total 3600s
           local: connect 2s, first byte 300s, between bytes 120s, total 3600s
+if left   cancel, as the gateway has it
 limits    address 127.0.0.1: 60 requests per minute, 10 at once
           gateway: 100 requests per second
           caller ci: 20 requests per day
@@ -238,6 +241,7 @@ leads to  local/small
 targets   1.  local/small  no key  http://127.0.0.1:9000/v1/chat/completions
 terms     3 attempts at most
 timeouts  local: connect 2s, first byte 300s, between bytes 120s, total 3600s
+if left   cancel, as the gateway has it
 at most   a body of 33554432 bytes
 
 verdict   refused: 403 model_not_allowed
@@ -409,4 +413,48 @@ fn what_makes_no_request_is_no_refusal() {
 fn control_bytes_do_not_reach_the_terminal() {
     let told = told(&snapshot(""), None, &asked("openai/\u{1b}[31m"));
     assert!(told.lines().all(|line| !line.contains(char::is_control)), "{told:?}");
+}
+
+#[test]
+fn what_a_silent_stream_a_departure_and_a_check_come_to_is_told() {
+    let more = "[relay]\non_disconnect = \"drain\"\nkeep_alive_secs = 15\n";
+    let check = "health_check = { path = \"/health\", interval_secs = 5 }\n";
+    let routes = "[[route]]\nname = \"early\"\nmodel = \"openai/a\"\nfallbacks = [\"local/a\", \"local/b\"]\nkeep_alive_secs = 2.5\n\
+                  keep_alive_commits = true\n[[route]]\nname = \"never\"\nmodel = \"local/a\"\nkeep_alive_secs = 0\n";
+    let loaded = config::compile(&format!("{more}{routes}{PROVIDERS}{check}"), "t.toml", &Fake::default());
+    let snapshot = loaded.unwrap_or_else(|complaints| panic!("{complaints}")).snapshot;
+    let lines = |model: &str, stream: bool, caller: Option<&Caller>| {
+        let told = told(&snapshot, caller, &Asked { stream, ..asked(model) });
+        let begins =
+            |line: &&str| ["silent ", "if left ", "checked "].iter().any(|label| line.starts_with(label));
+        told.lines().filter(begins).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let drain = "if left   drain, as the gateway has it";
+    let checked = "checked   local: /health each 5s";
+    assert_eq!(
+        lines("openai/m", true, None),
+        ["silent    openai: a comment after each 15s, from the first event on", drain]
+    );
+    assert_eq!(lines("openai/m", false, None), [drain]);
+    assert_eq!(lines("local/m", false, None), [drain, checked]);
+    let early = "silent    openai: a comment after each 2.5s, before the first event, too, which begins the stream with 200";
+    assert_eq!(lines("dynamic/early", true, None), [early, drain, checked]);
+    let told_early = told(&snapshot, None, &Asked { stream: true, ..asked("dynamic/early") });
+    assert_eq!(told_early.matches("a comment after").count(), 2, "once a provider: {told_early}");
+    assert_eq!(lines("dynamic/never", true, None), [drain, checked]);
+}
+
+#[test]
+fn a_departure_is_told_by_the_callers_own_choice() {
+    let snapshot = snapshot(REQUIRED);
+    for (own, expect) in [
+        (None, "if left   cancel, as the gateway has it"),
+        (Some(OnDisconnect::Drain), "if left   drain, as the caller has it"),
+        (Some(OnDisconnect::DrainUntilUsage), "if left   drain_until_usage, as the caller has it"),
+        (Some(OnDisconnect::Cancel), "if left   cancel, as the caller has it"),
+    ] {
+        let caller = ci(|caller| caller.on_disconnect = own);
+        let told = told(&snapshot, Some(&caller), &asked("openai/m"));
+        assert!(told.lines().any(|line| line == expect), "{told}");
+    }
 }
