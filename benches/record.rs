@@ -29,7 +29,7 @@ fn exchange(number: u16) -> Record {
     record.phases.sent = Some(Now(120_000));
     record.phases.first_byte = Some(Now(230_000_000 + u64::from(number) * 1_000_000));
     record.phases.first_token = Some(Now(231_000_000 + u64::from(number) * 1_000_000));
-    (record.gaps, record.gaps_us) = (60, 550_000 + u64::from(number));
+    (0..60).for_each(|gap| record.gap(8_000 + gap * 97 + u64::from(number)));
     (record.bytes_in, record.bytes_out) = (900, 12_000);
     record.tokens = Tokens {
         prompt: Some(210 + u64::from(number)),
