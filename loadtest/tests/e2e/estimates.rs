@@ -92,7 +92,7 @@ fn a_reload_that_wants_the_vocabulary_says_that_it_waits_for_a_restart() {
 
 /// A chat about something that takes its time to be counted, or about a picture, which takes none.
 fn long_chat(is_picture: bool) -> String {
-    let filling = if is_picture { "A".repeat(200_000) } else { "words and words, ".repeat(12_000) };
+    let filling = if is_picture { "A".repeat(250_000) } else { "words and words, ".repeat(12_000) };
     let content = if is_picture {
         let url = format!("data:image/png;base64,{filling}");
         format!(r#"[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]"#)
@@ -113,7 +113,7 @@ fn what_finds_the_queue_full_is_counted_by_bytes_at_once_and_nothing_is_lost_or_
         let clients: Vec<_> = (0..6)
             .map(|_| {
                 let (mut client, is_full) = (gateway.client(), &is_full);
-                let chats = [false, true, true, true]
+                let chats = [false, true, true, true, true, true, true, true]
                     .map(|is_picture| post("/v1/chat/completions", &long_chat(is_picture)));
                 scope.spawn(move || {
                     let mut sent = 0;
