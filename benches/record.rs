@@ -52,7 +52,7 @@ fn record(c: &mut Criterion) {
             b.iter_batched(
                 || next.next().expect("a cycle").clone(),
                 |record| record.close(black_box(ENDED), Outcome::Completed, &mut sheet),
-                BatchSize::NumIterations(16),
+                BatchSize::NumIterations(64),
             );
         });
     }
