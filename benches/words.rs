@@ -1,5 +1,5 @@
-//! What it costs the estimator to count one chat with each of OpenAI's vocabularies: its request is read as JSON and its messages are
-//! counted. One element is one token; the bytes are in the name.
+//! What it costs the estimator to count one chat with each of OpenAI's vocabularies: its request is read as JSON and its
+//! messages are counted. One element is one token; the bytes are in the name.
 
 use std::hint::black_box;
 

@@ -14,7 +14,7 @@
 //! | duration | from the first byte of a request to the end of its answer, all attempts within | at its end |
 //! | own overhead | the part of it that was spent waiting neither for upstream nor client | at its end |
 //! | first token | from the first byte of a request to the first token of its answer; streams only | at its end |
-//! | gap | between two events of a stream: all of them in sum, number and few steps, and the mean of each stream as spread | at its end |
+//! | gap | between two events of a stream: all of them in sum, number and steps, and each stream's mean as spread | at its end |
 //! | phase | the part of a duration between two moments of it, where both came | at its end |
 
 use crate::ledger::{

@@ -48,7 +48,7 @@ impl Vocabulary {
         }
     }
 
-    /// What it takes once it has been read, to the nearest ten: resident memory grows by 81 MiB (32 of them the file's) and by 38 (14).
+    /// What it takes once it has been read, to the nearest ten: memory grows by 81 MiB (32 the file's) and by 38 (14).
     pub fn megabytes(self) -> u32 {
         match self {
             Self::O200k => 80,
