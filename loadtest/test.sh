@@ -146,6 +146,7 @@ for backend in io_uring epoll; do
     step "sdks on $backend" sdk_tests "$backend" python,node,python-tls,node-tls,python-cuts,node-cuts
     step "metrics on $backend" sdk_tests "$backend" metrics
     step "otlp on $backend" sdk_tests "$backend" otlp
+    step "words on $backend" sdk_tests "$backend" words
     step "litellm on $backend" sdk_tests "$backend" litellm
 done
 finish

@@ -375,7 +375,7 @@ pub const FILE_TOKENS_ESTIMATE: u64 = 1_000;
 // Estimates with a vocabulary (`exchange/words`, `bridge/estimates`, `control/estimator`).
 
 /// Exchanges of one core that may wait for the estimator, and the bytes of their texts; more are estimated by bytes. As many
-/// again may be in its hands. How fast one thread counts is not measured.
+/// again may be in its hands. One thread counts 40 to 65 MB a second (`cargo bench --bench words`).
 pub const ESTIMATES_WAITING_MAX: usize = 1 << 10;
 pub const ESTIMATES_WAITING_BYTES_MAX: usize = 8 << 20;
 const _: () = assert!(2 * ESTIMATE_BYTES_MAX <= ESTIMATES_WAITING_BYTES_MAX);

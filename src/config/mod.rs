@@ -88,8 +88,10 @@
 //! tiers = []                   # { above = 200_000, input_per_million_usd = …, … }: for input longer than so many tokens
 //! [usage]
 //! estimate = "bytes"           # where a provider reports no tokens; "off": they stay unknown; "bpe": counted with OpenAI's
-//!                              #   vocabulary (o200k_base) on a thread of its own, at about 80 MB of memory; by bytes where
-//!                              #   that is too far behind. Limits and budgets are settled by bytes either way
+//!                              #   vocabularies on a thread of its own: o200k_base, at about 80 MB of memory, or the one that
+//!                              #   tiktoken's table has for the model: cl100k_base (gpt-4, gpt-3.5, embeddings), 40 MB more from
+//!                              #   its first text on; by bytes where that is too far behind. Limits and budgets are settled by
+//!                              #   bytes either way
 //! [state]
 //! dir = …                      # what outlives the process, such as callers; systemd's $STATE_DIRECTORY, or there is none
 //! [[route]]                    # explained in routes/mod.rs

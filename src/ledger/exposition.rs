@@ -304,6 +304,26 @@ fn genai_family(page: &mut Page, series: &SeriesTable, facts: &Facts) {
             page.seconds(labels, &figures.first_token_us, &genai::DURATION_BOUNDS_US);
         }
     });
+    // A chunk has no error: what became of its stream is not told apart here.
+    let mut chunks: BTreeMap<_, Vec<&Figures>> = BTreeMap::new();
+    for ((operation, provider, model, _), figures) in &operations {
+        chunks.entry((operation, provider, model)).or_default().push(figures);
+    }
+    page.family(names::GENAI_OUTPUT_CHUNK);
+    for ((operation, provider, model), parts) in &chunks {
+        let labels = [
+            ("gen_ai_operation_name", **operation),
+            ("gen_ai_provider_name", *provider),
+            ("gen_ai_request_model", model),
+        ];
+        let sum = |of: &dyn Fn(&Figures) -> u64| parts.iter().map(|figures| of(figures)).sum::<u64>();
+        let whole = (sum(&|figures| figures.of(Sum::Gaps)), sum(&|figures| figures.of(Sum::GapsUs)));
+        let bounds = genai::DURATION_BOUNDS_US.iter().enumerate();
+        let steps = bounds.map(|(step, bound_us)| (*bound_us, sum(&|figures| figures.gap_steps()[step])));
+        if whole.0 > 0 {
+            page.steps(&labels, steps, whole);
+        }
+    }
 }
 
 /// By provider alone: what happened on the way to an answer.
@@ -568,6 +588,7 @@ mod tests {
             record.phases.first_token = Some(Now(1_000_000));
             record.tokens =
                 Tokens { prompt: Some(100), completion: Some(7), cached: Some(64), ..Tokens::default() };
+            [9_000, 10_000, 30_000, 100_000_000].into_iter().for_each(|gap_us| record.gap(gap_us));
             record.cost = (number < 2).then_some(NanoUsd(1_500_000_001));
             record.estimated = number == 1;
             record.close(Now(40_000_000), Outcome::Completed, &mut sheet);
@@ -695,6 +716,13 @@ mod tests {
         let input = [operation.as_slice(), &[("gen_ai_token_type", "input")]].concat();
         assert_eq!(value(&page, "gen_ai_client_token_usage_sum", &input), Some(200.0));
         assert_eq!(value(&page, "gen_ai_client_operation_duration_seconds_count", &operation), Some(2.0));
+        let chunk = "gen_ai_client_operation_time_per_output_chunk_seconds";
+        let under = |bound| {
+            value(&page, &format!("{chunk}_bucket"), &[operation.as_slice(), &[("le", bound)]].concat())
+        };
+        assert_eq!(["0.01", "0.02", "0.04", "81.92", "+Inf"].map(under), [4.0, 4.0, 6.0, 6.0, 8.0].map(Some));
+        assert_eq!(value(&page, &format!("{chunk}_sum"), &operation), Some(200.098));
+        assert_eq!(value(&page, &format!("{chunk}_count"), &operation), Some(8.0));
         assert_eq!(value(&page, "rw_token_gap_seconds_bucket", &[("le", "0.001")]), Some(2.0));
         assert_eq!(value(&page, "rw_request_tokens_sum", &[("type", "prompt")]), Some(300.0));
         assert_eq!(value(&page, "rw_shard_heartbeat_age_seconds", &[("core", "3")]), Some(0.0125));

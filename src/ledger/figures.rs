@@ -14,11 +14,12 @@
 //! | duration | from the first byte of a request to the end of its answer, all attempts within | at its end |
 //! | own overhead | the part of it that was spent waiting neither for upstream nor client | at its end |
 //! | first token | from the first byte of a request to the first token of its answer; streams only | at its end |
-//! | gap | between two events of a stream: all of them in sum and number, and the mean of each stream as spread | at its end |
+//! | gap | between two events of a stream: all of them in sum, number and steps, and each stream's mean as spread | at its end |
 //! | phase | the part of a duration between two moments of it, where both came | at its end |
 
 use crate::ledger::{
     distribution::Distribution,
+    genai::DURATION_BOUNDS_US,
     record::{Outcome, Phase, Record, TokenKind},
     varint::{Reader, write},
 };
@@ -39,11 +40,13 @@ pub enum Sum {
 }
 
 const SUMS: usize = Sum::GapsUs as usize + 1;
+const GAP_STEPS: usize = DURATION_BOUNDS_US.len();
 
 /// Counts, and how durations and tokens were spread.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
-    plain: [u64; SUMS],
+    /// By [`Sum`], then all gaps by [`chunk_step`](crate::ledger::genai::chunk_step).
+    plain: [u64; SUMS + GAP_STEPS],
     /// By [`TokenKind::index`], as reported, and as estimated.
     pub tokens: [u64; TokenKind::ALL.len()],
     pub estimated: [u64; TokenKind::ALL.len()],
@@ -64,6 +67,11 @@ pub struct Figures {
 impl Figures {
     pub fn of(&self, sum: Sum) -> u64 {
         self.plain[sum as usize]
+    }
+
+    /// All gaps, by the number of the bucket of `time_per_output_chunk` that they fall into.
+    pub fn gap_steps(&self) -> &[u64] {
+        &self.plain[SUMS..]
     }
 
     fn add(&mut self, sum: Sum, count: u64) {
@@ -87,6 +95,9 @@ impl Figures {
             self.add(Sum::Gaps, u64::from(record.gaps));
             self.add(Sum::GapsUs, record.gaps_us);
             self.gap_us.record(mean_us);
+            for (step, gaps) in record.gap_steps.iter().enumerate().filter(|(_, gaps)| **gaps > 0) {
+                bump(&mut self.plain, SUMS + step, u64::from(*gaps));
+            }
         }
         for (phase, us) in record.phases.spans_us() {
             bump(&mut self.phases, phase.index(), 1);
@@ -159,7 +170,7 @@ impl Figures {
         reader.is_empty().then_some(decoded)
     }
 
-    // The order of these is how they lie on disk: what is new comes last, and nothing leaves.
+    // The order of these is how they lie on disk: what is new comes last, also within each, and nothing leaves.
 
     fn counts(&self) -> [&[u64]; 6] {
         [&self.plain, &self.tokens, &self.estimated, &self.outcomes, &self.phases, &self.phases_us]
@@ -246,7 +257,7 @@ pub(crate) mod tests {
             (record.bytes_in, record.bytes_out) = (u64::from(self.ran_us) % 1_000, 7);
             record.phases.head_read = Some(Now(3_000));
             record.phases.first_token = self.prompt.map(|_| Now(5_000));
-            (record.gaps, record.gaps_us) = (self.ran_us % 5, u64::from(self.ran_us));
+            (0..self.ran_us % 5).for_each(|_| record.gap(u64::from(self.ran_us)));
             let prompt = self.prompt.map(u64::from);
             record.tokens = Tokens { prompt, completion: prompt, cached: prompt, ..Tokens::default() };
             record.estimated = self.ran_us.is_multiple_of(3);
@@ -313,8 +324,8 @@ pub(crate) mod tests {
         [0, 0, 0, 0, 0, 0, 0].iter().for_each(|number| write(&mut old, *number));
         assert_eq!(Figures::decode(&old), Some(Figures::default()));
         let mut new = Vec::new();
-        write(&mut new, SUMS as u64 + 1);
-        (0..SUMS + 7).for_each(|_| write(&mut new, 0));
+        write(&mut new, (SUMS + GAP_STEPS) as u64 + 1);
+        (0..SUMS + GAP_STEPS + 7).for_each(|_| write(&mut new, 0));
         assert_eq!(Figures::decode(&new), None);
         assert_eq!(Figures::decode(&[&old[..], &[0]].concat()), None, "a byte too many");
     }

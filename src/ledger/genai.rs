@@ -28,8 +28,15 @@ pub fn provider_name(provider: &str) -> &str {
 /// Of `gen_ai.client.token.usage`: powers of four.
 pub const TOKEN_BOUNDS: [u64; 14] = doubled(1, 2);
 
-/// Of `gen_ai.client.operation.duration`, in microseconds: 10 ms and its doubles.
+/// Of `gen_ai.client.operation.duration`, of `time_to_first_chunk` and of `time_per_output_chunk`, in microseconds: 10 ms and its
+/// doubles.
 pub const DURATION_BOUNDS_US: [u64; 14] = doubled(10_000, 1);
+
+/// The bucket of `time_per_output_chunk` that a gap falls into, by the number of its bound; beyond the last there is none.
+pub fn chunk_step(gap_us: u64) -> usize {
+    let times = gap_us.saturating_sub(1) / DURATION_BOUNDS_US[0];
+    times.checked_ilog2().map_or(0, |doubles| doubles as usize + 1)
+}
 
 const fn doubled(first: u64, times: u32) -> [u64; 14] {
     let mut bounds = [first; 14];
@@ -58,6 +65,17 @@ mod tests {
             assert_eq!(operation_name(endpoint.operation()), expect);
         }
         assert_eq!((provider_name("openai"), provider_name("azure")), ("openai", "azure.ai.openai"));
+    }
+
+    #[test]
+    fn a_gap_falls_into_the_first_bucket_that_it_does_not_exceed() {
+        let bound = |gap_us: u64| DURATION_BOUNDS_US.partition_point(|bound| *bound < gap_us);
+        for gap_us in
+            DURATION_BOUNDS_US.into_iter().flat_map(|bound| [bound - 1, bound, bound + 1]).chain([0, 1])
+        {
+            assert_eq!(chunk_step(gap_us), bound(gap_us), "{gap_us}");
+        }
+        assert!(chunk_step(u64::MAX) >= DURATION_BOUNDS_US.len());
     }
 
     #[test]

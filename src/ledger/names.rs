@@ -118,6 +118,10 @@ pub const GENAI_FIRST_CHUNK: Metric = histogram(
     "gen_ai_client_operation_time_to_first_chunk_seconds",
     "Of requests that were sent to a provider: rw_time_to_first_token_seconds.",
 );
+pub const GENAI_OUTPUT_CHUNK: Metric = histogram(
+    "gen_ai_client_operation_time_per_output_chunk_seconds",
+    "Between the events of a stream: each of the gaps in rw_token_gap_seconds.",
+);
 pub const BYTES_IN: Metric = counter("rw_request_body_bytes_total", "Bytes of bodies read from clients.");
 pub const BYTES_OUT: Metric = counter("rw_response_body_bytes_total", "Bytes of bodies written to clients.");
 pub const ATTEMPTS: Metric = counter(

@@ -127,16 +127,42 @@ impl Page {
         bounds: &[u64],
         show: impl Fn(u64) -> String,
     ) -> &mut Self {
+        let (below, whole) = (distribution.cumulative(bounds), (distribution.count(), distribution.sum()));
+        self.buckets(labels, bounds.iter().copied().zip(below), whole, show)
+    }
+
+    /// Durations that were counted by bounds already, told in seconds: how many fell under each and not under the one before, and
+    /// how many there were and how long together.
+    pub(super) fn steps(
+        &mut self,
+        labels: &[(&str, &str)],
+        steps: impl IntoIterator<Item = (u64, u64)>,
+        whole: (u64, u64),
+    ) -> &mut Self {
+        let below = steps.into_iter().scan(0_u64, |below, (bound_us, count)| {
+            *below = below.saturating_add(count);
+            Some((bound_us, *below))
+        });
+        self.buckets(labels, below, whole, seconds)
+    }
+
+    fn buckets(
+        &mut self,
+        labels: &[(&str, &str)],
+        below: impl Iterator<Item = (u64, u64)>,
+        (all, sum): (u64, u64),
+        show: impl Fn(u64) -> String,
+    ) -> &mut Self {
         let with_bound = |bound: &str, page: &mut Self, count: u64| {
             let labels: Vec<(&str, &str)> = labels.iter().copied().chain([("le", bound)]).collect();
             page.line("_bucket", &labels, &count.to_string());
         };
-        for (bound, count) in bounds.iter().zip(distribution.cumulative(bounds)) {
-            with_bound(&canonical(&show(*bound)), self, count);
+        for (bound, count) in below {
+            with_bound(&canonical(&show(bound)), self, count);
         }
-        with_bound("+Inf", self, distribution.count());
-        self.line("_sum", labels, &show(distribution.sum()));
-        self.line("_count", labels, &distribution.count().to_string())
+        with_bound("+Inf", self, all);
+        self.line("_sum", labels, &show(sum));
+        self.line("_count", labels, &all.to_string())
     }
 
     pub(super) fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: &str) -> &mut Self {

@@ -11,12 +11,16 @@ use crate::{
     base::{ids::ProviderId, money::NanoUsd, now::Now},
     ledger::{
         counts::CountKey,
+        genai,
         sheet::Sheet,
         trail::{Trail, Try},
         untold::Told,
     },
     wire::{estimate::MilliTokens, token::TokenId},
 };
+
+/// Gaps of a stream, by how long they were.
+pub type GapSteps = [u32; genai::DURATION_BOUNDS_US.len()];
 
 /// One exchange: one request and its reply, whatever the attempts. `None` and zero mean "not that far".
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub struct Record {
     /// How many gaps there were between the events of a stream, and how long they were in all.
     pub gaps: u32,
     pub gaps_us: u64,
+    /// The gaps by [`genai::chunk_step`]; those beyond the last are in none.
+    pub gap_steps: GapSteps,
     /// Bytes of bodies: from the client, and to it.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -63,7 +69,7 @@ impl Record {
     pub fn forget_answer(&mut self) {
         self.phases.first_token = None;
         (self.tokens, self.said) = (Tokens::default(), MilliTokens::default());
-        (self.gaps, self.gaps_us) = (0, 0);
+        (self.gaps, self.gaps_us, self.gap_steps) = (0, 0, GapSteps::default());
     }
 
     /// A record whose first phase begins `now`.
@@ -82,6 +88,7 @@ impl Record {
             waits: Waits::default(),
             gaps: 0,
             gaps_us: 0,
+            gap_steps: GapSteps::default(),
             bytes_in: 0,
             bytes_out: 0,
             tokens: Tokens::default(),
@@ -131,6 +138,9 @@ impl Record {
     pub fn gap(&mut self, gap_us: u64) {
         self.gaps = self.gaps.saturating_add(1);
         self.gaps_us = self.gaps_us.saturating_add(gap_us);
+        if let Some(gaps) = self.gap_steps.get_mut(genai::chunk_step(gap_us)) {
+            *gaps = gaps.saturating_add(1);
+        }
     }
 
     /// What of the duration is our own: all of it but the waits.
@@ -667,6 +677,6 @@ mod tests {
 
     #[test]
     fn a_record_is_small_enough_to_live_in_an_exchange() {
-        assert!(size_of::<Record>() <= 512, "{}", size_of::<Record>());
+        assert!(size_of::<Record>() <= 520, "{}", size_of::<Record>());
     }
 }

@@ -211,7 +211,8 @@ impl<'a> Key<'a> {
             && self.class == labels.class
             && self.caller == labels.caller
             && *self.model == labels.model
-            && self.operation == labels.operation
+            // One of a few fixed words, which is nearly always the same one in memory, too.
+            && (std::ptr::eq(self.operation, labels.operation) || self.operation == labels.operation)
     }
 
     fn labels(&self) -> Labels {

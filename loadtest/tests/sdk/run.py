@@ -1,6 +1,6 @@
 """Starts a simulated provider and a gateway, runs the SDK cases in front of them, and sums up.
 
-    python run.py --bin target/debug --backend io_uring [--suites python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,otlp,litellm]
+    python run.py --bin target/debug --backend io_uring [--suites python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,otlp,words,litellm]
 
 Each program is started by this script, waited for until it says that it is ready, and ended by its process id. The
 last line is `N passed, N failed`; a suite that cannot run, or a shard on another backend than asked for, is a failure.
@@ -308,6 +308,20 @@ def otlp_suite(args, scratch, stack):
     yield cases("otlp over tls", secure, env)
 
 
+def words_suite(args, scratch, stack):
+    """Tokens that nobody reports, as OpenAI's tiktoken counts them. It is LiteLLM's: its package has the vocabularies, too."""
+    port, log = free_port(), scratch / "words.jsonl"
+    more = f'[usage]\nestimate = "bpe"\n[access_log]\nto = "{log}"\nformat = "json"'
+    gateway = Gateway("gateway-words", args, scratch, [("up", f"http://127.0.0.1:{port}/v1", "sk-test")], more=more)
+    stack.callback(gateway.close)
+    python = pathlib.Path(shutil.which(args.litellm) or args.litellm).with_name("python")
+    where = "import pathlib, litellm; print(pathlib.Path(litellm.__file__).parent / 'litellm_core_utils' / 'tokenizers')"
+    found = subprocess.run([python, "-c", where], check=True, capture_output=True, text=True, env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"})
+    script = [python, HERE / "cases_words.py", "--base-url", f"http://127.0.0.1:{gateway.port}/v1", "--log", log]
+    script += ["--admin-url", f"http://127.0.0.1:{gateway.admin}", "--upstream-port", str(port), "--filter", args.filter]
+    yield run(f"words on {args.backend}", script, {"TIKTOKEN_CACHE_DIR": found.stdout.strip()})
+
+
 def litellm_suite(args, scratch, stack):
     """The Python SDK through the gateway to LiteLLM's proxy."""
     port = free_port()
@@ -327,7 +341,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="where ringway and ringway-load are")
     parser.add_argument("--backend", required=True, choices=["io_uring", "epoll"])
-    parser.add_argument("--suites", default="python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,otlp,litellm")
+    parser.add_argument("--suites", default="python,node,python-tls,node-tls,python-cuts,node-cuts,metrics,otlp,words,litellm")
     parser.add_argument("--node", default="node", help="Node 22 or later")
     parser.add_argument("--node-cases", type=pathlib.Path, default=HERE / "cases.mjs", help="with node_modules beside it")
     parser.add_argument("--litellm", default="litellm", help="LiteLLM's command")
@@ -343,7 +357,7 @@ def main():
     try:
         parts = []
         cuts = [suite for suite in suites if suite.endswith("-cuts")]
-        if sdk := [suite for suite in suites if suite not in ("litellm", "metrics", "otlp", *cuts)]:
+        if sdk := [suite for suite in suites if suite not in ("litellm", "metrics", "otlp", "words", *cuts)]:
             parts.append(lambda stack: sdk_suites(args, scratch, stack, sdk))
         if cuts:
             parts.append(lambda stack: cut_suites(args, scratch, stack, cuts))
@@ -351,6 +365,8 @@ def main():
             parts.append(lambda stack: metrics_suite(args, scratch, stack))
         if "otlp" in suites:
             parts.append(lambda stack: otlp_suite(args, scratch, stack))
+        if "words" in suites:
+            parts.append(lambda stack: words_suite(args, scratch, stack))
         if "litellm" in suites:
             parts.append(lambda stack: litellm_suite(args, scratch, stack))
         for part in parts:

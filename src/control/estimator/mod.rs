@@ -1,10 +1,11 @@
-//! The estimator: a thread that tells the tokens of what no provider reported, with OpenAI's vocabulary, and counts these
+//! The estimator: a thread that tells the tokens of what no provider reported, with OpenAI's vocabularies, and counts these
 //! exchanges in the place of their cores. It has a sheet and log pipes as a core has, so that book, metrics and log lines of
 //! an exchange are made of one record.
 //!
 //! Invariant: each exchange that it takes is counted once and logged once; by bytes where its words cannot be told.
 
-mod words;
+pub mod vocabulary;
+pub mod words;
 
 use std::{
     io,
@@ -17,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use self::{vocabulary::Vocabulary, words::Counter};
 use crate::{
     bridge::{
         estimates::{self, EstimateQueue},
@@ -54,12 +56,10 @@ impl EstimatorThread {
     pub fn start(task: Task, interval: Duration, log: Log) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("rw-estimator".to_owned()).spawn(move || {
-            words::load();
-            log.info(format_args!(
-                "tokens that are not reported are counted with o200k_base, which takes about 80 MB of memory"
-            ));
-            let mut desk =
-                Desk { task, sheet: Box::default(), exchanges: estimates::room(), is_told: false, log };
+            let mut desk = Desk::new(task, log);
+            // Read now, because nearly everybody needs it; the older one when it is.
+            desk.announce(Vocabulary::O200k);
+            let _ = Vocabulary::O200k.count("");
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 desk.turn(|| stopped.try_recv() == Err(TryRecvError::Empty));
             }
@@ -83,10 +83,28 @@ struct Desk {
     exchanges: Vec<Untold>,
     /// The operator knows that there is a bug.
     is_told: bool,
+    /// The operator knows what these take.
+    announced: Vec<Vocabulary>,
     log: Log,
 }
 
 impl Desk {
+    fn new(task: Task, log: Log) -> Self {
+        let (sheet, exchanges) = (Box::default(), estimates::room());
+        Self { task, sheet, exchanges, is_told: false, announced: Vec::new(), log }
+    }
+
+    /// Says what a vocabulary takes before it is read.
+    fn announce(&mut self, vocabulary: Vocabulary) {
+        if !self.announced.contains(&vocabulary) {
+            self.announced.push(vocabulary);
+            let (name, megabytes) = (vocabulary.name(), vocabulary.megabytes());
+            self.log.info(format_args!(
+                "tokens that are not reported are counted with {name}, which takes about {megabytes} MB of memory"
+            ));
+        }
+    }
+
     /// Counts all that waits, with the vocabulary as long as `has_time`.
     fn turn(&mut self, has_time: impl Fn() -> bool) {
         let queues = self.task.queues.clone();
@@ -107,8 +125,10 @@ impl Desk {
     }
 
     fn tell(&mut self, untold: &Untold) -> Option<Told> {
+        let counter = Counter::of(untold.record().model_used.as_str());
+        self.announce(counter.vocabulary());
         // A bug in the crate must not cost an exchange its count.
-        let told = catch_unwind(AssertUnwindSafe(|| tell(untold)));
+        let told = catch_unwind(AssertUnwindSafe(|| tell(untold, counter)));
         if told.is_err() && !std::mem::replace(&mut self.is_told, true) {
             self.log.error(format_args!(
                 "the vocabulary failed at a text; what it fails at is estimated by bytes"
@@ -119,13 +139,13 @@ impl Desk {
 }
 
 /// What a vocabulary finds; `None`: it cannot be told so.
-fn tell(untold: &Untold) -> Option<Told> {
+fn tell(untold: &Untold, counter: Counter) -> Option<Told> {
     let (texts, mut tokens) = (untold.texts(), untold.record().tokens);
     if let Some(request) = &texts.request {
-        tokens.prompt = Some(words::asked(texts.endpoint, request)?);
+        tokens.prompt = Some(counter.asked(texts.endpoint, request)?);
     }
     if let Some(answer) = &texts.answer {
-        tokens.completion = Some(answer.texts().map(words::said).sum::<Option<u64>>()?);
+        tokens.completion = Some(answer.texts().map(|text| counter.said(text)).sum::<Option<u64>>()?);
     }
     let cost = texts.price.as_ref().and_then(|price| price::cost(price, paid(tokens)));
     Some(Told { tokens, cost })
@@ -180,8 +200,7 @@ mod tests {
         }
         let log = Log::to(io::sink(), false);
         if at_a_turn {
-            Desk { task, sheet: Box::default(), exchanges: estimates::room(), is_told: false, log }
-                .turn(|| true);
+            Desk::new(task, log).turn(|| true);
         } else {
             EstimatorThread::start(task, NEVER, log).expect("a thread").stop();
         }
