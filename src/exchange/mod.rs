@@ -315,7 +315,7 @@ fn plan_of<'p, W: World>(
 /// What admission needs to know of a request.
 fn knock<'a, W: World>(
     world: &W,
-    client: &Client<W::Wire>,
+    client: &'a Client<W::Wire>,
     request: &'a Request,
     asked: &Result<(Endpoint, Option<Box<str>>), Stop>,
 ) -> Knock<'a> {
@@ -324,6 +324,7 @@ fn knock<'a, W: World>(
         head: &request.head,
         bytes: &request.buffer,
         endpoint: asked.as_ref().ok().map(|(endpoint, _)| *endpoint),
+        memo: &client.memo,
         now: world.now(),
         unix_ms: world.unix_ms(),
     }

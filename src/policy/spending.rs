@@ -304,6 +304,8 @@ fn tighten(slot: &mut Option<Told>, told: Told) {
     }
 }
 
+// Not inlined: the calendar would be asked once a call, ahead of the loop that seldom finds a budget.
+#[inline(never)]
 fn window(measure: Measure, unix_ms: u64) -> Window {
     Window(match measure {
         Measure::BudgetTokensMonth | Measure::BudgetNanoUsdMonth => calendar::month(unix_ms),
