@@ -14,7 +14,7 @@ use super::{
     plan::{Plan, Planned, route_of},
     price::{self, Used},
     quota::Quota,
-    spending::{Demand, Part, Spending},
+    spending::{Demand, Part, Spending, part_of},
 };
 use crate::{
     base::{
@@ -61,7 +61,7 @@ pub struct Admitted<'s, Q: Quota> {
     caller: Option<&'s Caller>,
     body_bytes_max: usize,
     spending: Spending<'s, Q>,
-    /// What was asked for requests, and will be asked for tokens.
+    /// What will be asked for tokens and streams.
     applied: SmallVec<[(Line, &'s Allowance); 3]>,
 }
 
@@ -182,7 +182,9 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
     }
 
     fn apply(&mut self, line: Line, allowance: &'s Allowance, knock: Knock<'_>) -> Result<(), Refusal> {
-        self.applied.push((line, allowance));
+        if allowance.limits.iter().any(|limit| part_of(limit.measure()) == Part::Content) {
+            self.applied.push((line, allowance));
+        }
         let Knock { now, unix_ms, .. } = knock;
         let demand = Demand { part: Part::Requests, tokens: 0, nano_usd: None, stream: false, now, unix_ms };
         self.spending.take(line, allowance, demand)

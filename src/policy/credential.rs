@@ -86,8 +86,10 @@ fn place(known: Known, name: &[u8]) -> Option<usize> {
 
 /// What follows `Bearer` and exactly one space. The scheme is a word in any letter case (RFC 9110 §11.1).
 fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_first_chunk::<7>()?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(rest)
+    let (&[b, e, a, r, e2, r2, blank], rest) = value.split_first_chunk::<7>()?;
+    // All at once: the bit that tells letter cases apart is set in every byte, and only letters are these with it.
+    let scheme = u64::from_le_bytes([b, e, a, r, e2, r2, 0, 0]) | u64::from_le_bytes(*b"      \0\0");
+    (scheme == u64::from_le_bytes(*b"bearer\0\0") && blank == b' ').then_some(rest)
 }
 
 #[cfg(test)]

@@ -62,8 +62,8 @@ impl Told {
     }
 }
 
-/// The longest three lines: names of 32 bytes, numbers of 20, line ends.
-const LINES_MAX: usize = 3 * (32 + 20 + 2);
+/// The longest three lines: names of 32 bytes, numbers of 20 and what is written in front of one, line ends.
+const LINES_MAX: usize = 3 * (32 + 24 + 2);
 
 /// Text that is made from its end: a number's last digit is the first to be known.
 struct Backwards {
@@ -85,20 +85,15 @@ impl Backwards {
     }
 
     fn number(&mut self, mut number: u64) {
-        while number >= 100 {
-            self.pair(number % 100);
-            number /= 100;
+        while number >= EIGHT_DIGITS {
+            self.text(&eight_digits(number % EIGHT_DIGITS));
+            number /= EIGHT_DIGITS;
         }
-        if number >= 10 {
-            self.pair(number);
-        } else {
-            self.text(&[digit(number)]);
-        }
-    }
-
-    /// Two digits, of a number below 100.
-    fn pair(&mut self, number: u64) {
-        self.text(&[digit(number / 10), digit(number % 10)]);
+        let digits = eight_digits(number);
+        self.text(&digits);
+        // The zeros in front are written too, and given up again; the last digit stays, be it zero.
+        let zeros = (u64::from_le_bytes(digits) ^ ZEROS).trailing_zeros() / 8;
+        self.start += zeros.min(7) as usize;
     }
 
     /// A duration as OpenAI writes it (`120ms`, `1s`, `6m0s`), rounded up to a millisecond.
@@ -134,6 +129,21 @@ impl Backwards {
 
 fn digit(number: u64) -> u8 {
     b"0123456789"[(number % 10) as usize]
+}
+
+const EIGHT_DIGITS: u64 = 100_000_000;
+const ZEROS: u64 = u64::from_le_bytes(*b"00000000");
+
+/// The digits of a number below 10⁸, zeros in front: halves, quarters and eighths of it side by side in one word, the first
+/// lowest. The products divide by 100 and by 10 exactly for all that their lanes can hold.
+fn eight_digits(number: u64) -> [u8; 8] {
+    debug_assert!(number < EIGHT_DIGITS, "it has eight digits");
+    let fours = number / 10_000 | (number % 10_000) << 32;
+    let hundreds = (fours * 10_486) >> 20 & 0x7f_0000_007f;
+    let twos = hundreds | (fours - hundreds * 100) << 16;
+    let tens = (twos * 103) >> 10 & 0x000f_000f_000f_000f;
+    let ones = tens | (twos - tens * 10) << 8;
+    (ones | ZEROS).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -172,6 +182,10 @@ mod tests {
             let mut text = Backwards { bytes: [0; _], start: LINES_MAX };
             text.number(number);
             assert_eq!(text.bytes(), number.to_string().as_bytes());
+        }
+        // Every pair of digits in each of its places.
+        for number in (0..10_000).flat_map(|four| [four, four * 10_000, four * 10_000 + four]) {
+            assert_eq!(eight_digits(number), format!("{number:08}").as_bytes(), "{number}");
         }
         let mut head = Vec::new();
         let mut writer = status_line(&mut head, 200);
