@@ -138,7 +138,8 @@ const ZEROS: u64 = u64::from_le_bytes(*b"00000000");
 /// lowest. The products divide by 100 and by 10 exactly for all that their lanes can hold.
 fn eight_digits(number: u64) -> [u8; 8] {
     debug_assert!(number < EIGHT_DIGITS, "it has eight digits");
-    let fours = number / 10_000 | (number % 10_000) << 32;
+    let (high, low) = (number / 10_000, number % 10_000);
+    let fours = high | low << 32;
     let hundreds = (fours * 10_486) >> 20 & 0x7f_0000_007f;
     let twos = hundreds | (fours - hundreds * 100) << 16;
     let tens = (twos * 103) >> 10 & 0x000f_000f_000f_000f;
