@@ -18,7 +18,7 @@ use ringway::{
     wire::{
         http1::head::{HeadLimits, parse_request},
         openai::{endpoint::Endpoint, rate_headers::RateHeaders},
-        token::{DigestKey, TokenId, render},
+        token::{DigestKey, Memo, TokenId, render},
     },
 };
 
@@ -96,11 +96,11 @@ fn admission(c: &mut Criterion) {
     let parsed = parse_request(head.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
     let health = HealthBoard::default();
     let mut now = 1_000_000_000;
-    let mut once = |board: &QuotaBoard| {
+    let mut once = |board: &QuotaBoard, memo: &Memo| {
         now += 1_000;
         let (peer, bytes, now) = ([127, 0, 0, 1].into(), head.as_bytes(), Now(now));
         let endpoint = Endpoint::ChatCompletions;
-        let knock = Knock { peer, head: &parsed, bytes, endpoint: Some(endpoint), now, unix_ms: 1 };
+        let knock = Knock { peer, head: &parsed, bytes, endpoint: Some(endpoint), memo, now, unix_ms: 1 };
         let mut told = RateHeaders::default();
         let mut admitted =
             admit(&snapshot, Some(&callers), board, black_box(knock), &mut told, &mut Visitor::default())
@@ -133,7 +133,11 @@ fn admission(c: &mut Criterion) {
         told
     };
     c.bench_function("admit, plan, entitle and settle: token, 257 networks, three limits", |b| {
-        b.iter(|| black_box(once(&board)));
+        b.iter(|| black_box(once(&board, &Memo::default())));
+    });
+    let memo = Memo::default();
+    c.bench_function("the same on a connection that has shown the token before", |b| {
+        b.iter(|| black_box(once(&board, &memo)));
     });
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let other = {
@@ -150,7 +154,7 @@ fn admission(c: &mut Criterion) {
         })
     };
     c.bench_function("the same while another core spends from the same line without a pause", |b| {
-        b.iter(|| black_box(once(&board)));
+        b.iter(|| black_box(once(&board, &memo)));
     });
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     other.join().expect("it only counts");

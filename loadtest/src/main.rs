@@ -1,6 +1,12 @@
 //! `ringway-load`: the simulated provider, the load generator, the holder of idle connections and the primary that flaps.
 
-use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use ringway_load::{
@@ -107,6 +113,9 @@ struct RunArguments {
     /// Header to send, e.g. 'authorization: Bearer sk-1'; may be repeated.
     #[arg(long = "header", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// File of headers, one a line: each connection sends one of them, in turn, with all its requests.
+    #[arg(long, value_name = "FILE")]
+    header_each: Option<PathBuf>,
     /// Bytes of the user's message.
     #[arg(long, default_value_t = 100)]
     body_bytes: usize,
@@ -210,6 +219,7 @@ fn run_load(arguments: RunArguments) -> io::Result<ExitCode> {
         stream: arguments.stream,
         include_usage: arguments.include_usage,
         headers: arguments.headers,
+        headers_each: arguments.header_each.as_deref().map(headers_in).transpose()?.unwrap_or_default(),
         message_bytes: arguments.body_bytes,
         pace: match arguments.rate {
             Some(rate) if arguments.poisson => Pace::Poisson(rate),
@@ -269,6 +279,11 @@ fn run_flap(arguments: FlapArguments) -> io::Result<ExitCode> {
         print!("{}", report.to_text());
     }
     Ok(if report.is_kept() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn headers_in(file: &Path) -> io::Result<Vec<(String, String)>> {
+    let wrong = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+    std::fs::read_to_string(file)?.lines().map(|line| header(line).map_err(wrong)).collect()
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

@@ -3,7 +3,8 @@
 //! Whoever shows a token that is not right learns nothing from the time it takes: a known id and an unknown one read one
 //! bucket, one entry and compute one digest, and the entry is compared whole. An unknown id is compared with some other
 //! caller's entry, which its hash chooses, so that even the caches are touched in the same way; that the ids differ is
-//! part of the comparison.
+//! part of the comparison. A connection that shows again what was good before is spared the digest, and learns that it has
+//! shown it before.
 
 use std::{fmt, hint::black_box};
 
@@ -21,7 +22,7 @@ use crate::{
     },
     wire::{
         openai::endpoint::Endpoint,
-        token::{Digest, DigestKey, Token, TokenId},
+        token::{Digest, DigestKey, Memo, Token, TokenId},
     },
 };
 
@@ -188,8 +189,27 @@ impl Callers {
 
     /// Who shows this token. `unix_ms` is the time of day.
     pub fn authenticate(&self, token: &Token<'_>, unix_ms: u64) -> Result<&Caller, NotAuthentic> {
-        let place = self.index.place(token.id.as_bytes(), self.entries.len());
+        self.identify(token, &self.key.digest(token), unix_ms)
+    }
+
+    /// The same, by a connection that may have shown it before: what is known of the token is asked anew each time.
+    pub fn authenticate_again(
+        &self,
+        token: &Token<'_>,
+        memo: &Memo,
+        unix_ms: u64,
+    ) -> Result<&Caller, NotAuthentic> {
+        if let Some(digest) = memo.digest(token, &self.key) {
+            return self.identify(token, &digest, unix_ms);
+        }
         let digest = self.key.digest(token);
+        let caller = self.identify(token, &digest, unix_ms)?;
+        memo.remember(token, &self.key, digest);
+        Ok(caller)
+    }
+
+    fn identify(&self, token: &Token<'_>, digest: &Digest, unix_ms: u64) -> Result<&Caller, NotAuthentic> {
+        let place = self.index.place(token.id.as_bytes(), self.entries.len());
         let entry = &self.entries[place];
         let is_id = aws_lc_rs::constant_time::verify_slices_are_equal(&entry.id, token.id.as_bytes()).is_ok();
         let is_current = digest.is(&entry.current);
@@ -461,6 +481,58 @@ pub(crate) mod tests {
         assert_eq!(shows(&callers, id(1), &[1; 32], 500), Err(NotAuthentic::Unknown));
         assert_eq!(shows(&callers, id(1), &SECRET, 499), Ok(id(1)));
         assert_eq!(shows(&callers, id(1), &SECRET, 500), Ok(id(1)));
+    }
+
+    #[test]
+    fn who_is_remembered_is_judged_by_what_holds_now() {
+        let text = render(id(1), &SECRET);
+        let token = parse(text.as_bytes()).expect("a token");
+        let memo = Memo::default();
+        let shows = |callers: &Callers, unix_ms| {
+            callers.authenticate_again(&token, &memo, unix_ms).map(|caller| caller.id)
+        };
+        let table_of =
+            |key: DigestKey, caller, digests| Callers::new(key, vec![(caller, digests)]).expect("one");
+        let callers = table(3);
+        for _ in 0..2 {
+            assert_eq!(shows(&callers, 0), Ok(id(1)));
+        }
+        let mut other = caller(id(1));
+        other.expires_unix_ms = Some(1_000);
+        let expires = table_of(callers.key.clone(), other.clone(), digests(id(1)));
+        assert_eq!(shows(&expires, 999), Ok(id(1)));
+        assert_eq!(shows(&expires, 1_000), Err(NotAuthentic::Expired));
+        other.enabled = false;
+        let disabled = table_of(callers.key.clone(), other, digests(id(1)));
+        assert_eq!(shows(&disabled, 0), Err(NotAuthentic::Disabled));
+        let rotated = Digests {
+            current: key().digest_of(id(1), &[1; 32]),
+            former: Some((digests(id(1)).current, 500)),
+        };
+        let rotated = table_of(callers.key.clone(), caller(id(1)), rotated);
+        assert_eq!(shows(&rotated, 499), Ok(id(1)));
+        assert_eq!(shows(&rotated, 500), Err(NotAuthentic::Unknown));
+        let gone = table_of(callers.key.clone(), caller(id(2)), digests(id(2)));
+        assert_eq!(shows(&gone, 0), Err(NotAuthentic::Unknown));
+        assert_eq!(shows(&Callers::nobody(), 0), Err(NotAuthentic::Unknown));
+        // The same bytes in another key's table: hashed anew, and found.
+        let moved = DigestKey::new(&[8; 32]);
+        let current = moved.digest_of(id(1), &SECRET);
+        let moved = table_of(moved, caller(id(1)), Digests { current, former: None });
+        assert_eq!(shows(&moved, 0), Ok(id(1)));
+        assert_eq!(shows(&callers, 0), Ok(id(1)));
+    }
+
+    #[test]
+    fn a_token_that_let_nobody_in_is_not_remembered() {
+        let callers = table(3);
+        let memo = Memo::default();
+        for (id, secret) in [(id(1), [0; 32]), (id(9), SECRET)] {
+            let text = render(id, &secret);
+            let token = parse(text.as_bytes()).expect("a token");
+            assert!(callers.authenticate_again(&token, &memo, 0).is_err());
+            assert!(memo.digest(&token, &callers.key).is_none());
+        }
     }
 
     #[test]

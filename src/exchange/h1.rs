@@ -13,6 +13,7 @@ use super::{
 use crate::{
     base::{limits, waiting::Waiting},
     ledger::record::Record,
+    wire::token::Memo,
 };
 
 /// One client connection between and during exchanges.
@@ -25,6 +26,8 @@ pub struct Client<C> {
     ahead: bool,
     /// What the exchange that runs is tended with; `None`: nothing was asked for.
     pub(super) tending: Option<Box<Tending>>,
+    /// The token it showed last.
+    pub(super) memo: Memo,
 }
 
 /// The client has left.
@@ -53,7 +56,7 @@ impl<C: Wire> Audience for Client<C> {
 
 impl<C: Wire> Client<C> {
     pub fn new(wire: C, address: IpAddr) -> Self {
-        Self { wire, carry: Vec::new(), address, ahead: false, tending: None }
+        Self { wire, carry: Vec::new(), address, ahead: false, tending: None, memo: Memo::default() }
     }
 
     /// Waits, without a buffer, until there is something to read: a request, or the connection's end. False if a deadline

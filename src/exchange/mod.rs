@@ -319,7 +319,7 @@ fn plan_of<'p, W: World>(
 /// What admission needs to know of a request.
 fn knock<'a, W: World>(
     world: &W,
-    client: &Client<W::Wire>,
+    client: &'a Client<W::Wire>,
     request: &'a Request,
     asked: &Result<(Endpoint, Option<Box<str>>), Stop>,
 ) -> Knock<'a> {
@@ -328,6 +328,7 @@ fn knock<'a, W: World>(
         head: &request.head,
         bytes: &request.buffer,
         endpoint: asked.as_ref().ok().map(|(endpoint, _)| *endpoint),
+        memo: &client.memo,
         now: world.recent(),
         unix_ms: world.unix_ms(),
     }

@@ -14,7 +14,7 @@ use super::{
     plan::{Plan, Planned, route_of},
     price::{self, Used},
     quota::Quota,
-    spending::{Demand, Part, Spending},
+    spending::{Demand, Part, Spending, part_of},
 };
 use crate::{
     base::{
@@ -35,6 +35,7 @@ use crate::{
         http1::head::RequestHead,
         metadata::{self, Metadata},
         openai::{endpoint::Endpoint, rate_headers::RateHeaders, refusal::Refusal},
+        token::Memo,
     },
 };
 
@@ -48,6 +49,8 @@ pub struct Knock<'a> {
     pub bytes: &'a [u8],
     /// `None`: a path that is not served. Nobody is told so who may not call at all.
     pub endpoint: Option<Endpoint>,
+    /// What its connection showed before.
+    pub memo: &'a Memo,
     pub now: Now,
     pub unix_ms: u64,
 }
@@ -58,7 +61,7 @@ pub struct Admitted<'s, Q: Quota> {
     caller: Option<&'s Caller>,
     body_bytes_max: usize,
     spending: Spending<'s, Q>,
-    /// What was asked for requests, and will be asked for tokens.
+    /// What will be asked for tokens and streams.
     applied: SmallVec<[(Line, &'s Allowance); 3]>,
 }
 
@@ -179,7 +182,9 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
     }
 
     fn apply(&mut self, line: Line, allowance: &'s Allowance, knock: Knock<'_>) -> Result<(), Refusal> {
-        self.applied.push((line, allowance));
+        if allowance.limits.iter().any(|limit| part_of(limit.measure()) == Part::Content) {
+            self.applied.push((line, allowance));
+        }
         let Knock { now, unix_ms, .. } = knock;
         let demand = Demand { part: Part::Requests, tokens: 0, nano_usd: None, stream: false, now, unix_ms };
         self.spending.take(line, allowance, demand)
@@ -379,7 +384,10 @@ pub fn metadata_of<'b>(head: &RequestHead, bytes: &'b [u8]) -> Result<Metadata<'
 fn authenticate<'s>(callers: Option<&'s Callers>, knock: Knock<'_>) -> Result<&'s Caller, Refusal> {
     let callers = callers.ok_or(Refusal::CallersUnknown)?;
     match presented(&knock.head.fields, knock.bytes) {
-        Presented::One(token) => callers.authenticate(&token, knock.unix_ms).map_err(|_| Refusal::InvalidKey),
+        Presented::One(token) => {
+            let authenticated = callers.authenticate_again(&token, knock.memo, knock.unix_ms);
+            authenticated.map_err(|_| Refusal::InvalidKey)
+        }
         Presented::None => Err(Refusal::MissingKey),
         Presented::Conflict | Presented::Malformed => Err(Refusal::InvalidKey),
     }
@@ -528,6 +536,7 @@ mod tests {
             head: &parsed,
             bytes: head.as_bytes(),
             endpoint: Some(Endpoint::ChatCompletions),
+            memo: &Memo::default(),
             now: Now(1),
             unix_ms: 1_000,
         };
@@ -597,6 +606,7 @@ mod tests {
                 head: &parsed,
                 bytes: head.as_bytes(),
                 endpoint: None,
+                memo: &Memo::default(),
                 now: Now(1),
                 unix_ms: 0,
             };
@@ -627,7 +637,8 @@ mod tests {
         let head = format!("POST / HTTP/1.1\r\nhost: g\r\n{}\r\n", token());
         let parsed = parse_request(head.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
         let (peer, bytes, now) = (HOME.into(), head.as_bytes(), Now(1));
-        let knock = Knock { peer, head: &parsed, bytes, endpoint: None, now, unix_ms: 0 };
+        let knock =
+            Knock { peer, head: &parsed, bytes, endpoint: None, memo: &Memo::default(), now, unix_ms: 0 };
         let told = &mut RateHeaders::default();
         let mut admitted = admit(&snapshot, Some(&callers), &cells, knock, told, &mut Visitor::default())
             .unwrap_or_else(|_| panic!());
@@ -669,7 +680,15 @@ mod tests {
         let head = "POST / HTTP/1.1\r\nhost: g\r\n\r\n";
         let parsed = parse_request(head.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
         let (peer, bytes, now, endpoint) = (HOME.into(), head.as_bytes(), Now(1), Endpoint::ChatCompletions);
-        let knock = Knock { peer, head: &parsed, bytes, endpoint: Some(endpoint), now, unix_ms: 0 };
+        let knock = Knock {
+            peer,
+            head: &parsed,
+            bytes,
+            endpoint: Some(endpoint),
+            memo: &Memo::default(),
+            now,
+            unix_ms: 0,
+        };
         let told = &mut RateHeaders::default();
         let mut admitted =
             admit(&snapshot, None, &cells, knock, told, &mut Visitor::default()).unwrap_or_else(|_| panic!());

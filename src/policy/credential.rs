@@ -5,7 +5,7 @@
 //! either, because the next reader could choose the other.
 
 use crate::wire::{
-    http1::fields::Field,
+    http1::{fields::Field, known::Known},
     token::{self, Token},
 };
 
@@ -31,6 +31,8 @@ const NAMES: [(&str, Kind); 5] = [
     ("api-key", Kind::Plain),
 ];
 
+const AUTHORIZATION: usize = 0;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// `Bearer <token>`, and nothing else may stand here.
@@ -46,7 +48,7 @@ pub fn presented<'h>(fields: &[Field], bytes: &'h [u8]) -> Presented<'h> {
     let mut seen: [Option<&[u8]>; NAMES.len()] = [None; NAMES.len()];
     let (mut found, mut is_malformed, mut differ) = (None, false, false);
     for field in fields {
-        let Some(index) = place(field.name.of(bytes)) else { continue };
+        let Some(index) = place(field.known, field.name.of(bytes)) else { continue };
         let value = field.value.of(bytes);
         if let Some(before) = seen[index] {
             differ |= before != value;
@@ -69,8 +71,13 @@ pub fn presented<'h>(fields: &[Field], bytes: &'h [u8]) -> Presented<'h> {
     }
 }
 
-fn place(name: &[u8]) -> Option<usize> {
-    // The lengths are few, and settle nearly every name at once.
+fn place(known: Known, name: &[u8]) -> Option<usize> {
+    match known {
+        Known::Authorization => return Some(AUTHORIZATION),
+        Known::Other => {}
+        _ => return None,
+    }
+    // The lengths are few, and settle nearly every other name at once.
     if !matches!(name.len(), 7 | 9 | 13) {
         return None;
     }
@@ -79,8 +86,10 @@ fn place(name: &[u8]) -> Option<usize> {
 
 /// What follows `Bearer` and exactly one space. The scheme is a word in any letter case (RFC 9110 §11.1).
 fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_first_chunk::<7>()?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(rest)
+    let (&[b, e, a, r, e2, r2, blank], rest) = value.split_first_chunk::<7>()?;
+    // All at once: the bit that tells letter cases apart is set in every byte, and only letters are these with it.
+    let scheme = u64::from_le_bytes([b, e, a, r, e2, r2, 0, 0]) | u64::from_le_bytes(*b"      \0\0");
+    (scheme == u64::from_le_bytes(*b"bearer\0\0") && blank == b' ').then_some(rest)
 }
 
 #[cfg(test)]
@@ -265,12 +274,14 @@ mod tests {
 
     #[test]
     fn every_name_is_known_in_any_letter_case() {
+        let place = |name: &[u8]| place(Known::of(name), name);
         for (index, (name, _)) in NAMES.iter().enumerate() {
             assert_eq!(
                 (place(name.as_bytes()), place(name.to_uppercase().as_bytes())),
                 (Some(index), Some(index))
             );
         }
+        assert_eq!(place(b"authorization"), Some(AUTHORIZATION));
         assert!(place(b"accept").is_none() && place(b"content-length").is_none() && place(b"").is_none());
     }
 }

@@ -34,6 +34,25 @@ pub enum Part {
     All,
 }
 
+/// In which part a limit is asked.
+pub fn part_of(measure: Measure) -> Part {
+    match measure {
+        Measure::RequestsPerSecond
+        | Measure::RequestsPerMinute
+        | Measure::RequestsPerHour
+        | Measure::RequestsPerDay
+        | Measure::ConcurrentRequests
+        | Measure::Connections => Part::Requests,
+        Measure::TokensPerMinute
+        | Measure::TokensPerDay
+        | Measure::ConcurrentStreams
+        | Measure::BudgetTokensDay
+        | Measure::BudgetTokensMonth
+        | Measure::BudgetNanoUsdDay
+        | Measure::BudgetNanoUsdMonth => Part::Content,
+    }
+}
+
 /// What is asked of an allowance.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand {
@@ -103,8 +122,7 @@ impl<'q, Q: Quota> Spending<'q, Q> {
             match *limit {
                 Limit::Rate { measure, rate } => {
                     let is_tokens = measure.unit() == Unit::Tokens;
-                    let part = if is_tokens { Part::Content } else { Part::Requests };
-                    if !demand.includes(part) {
+                    if !demand.includes(part_of(measure)) {
                         continue;
                     }
                     let amount = if is_tokens { demand.tokens } else { 1 };
@@ -118,8 +136,7 @@ impl<'q, Q: Quota> Spending<'q, Q> {
                 }
                 Limit::Concurrency { measure, most } => {
                     let is_streams = measure == Measure::ConcurrentStreams;
-                    let part = if is_streams { Part::Content } else { Part::Requests };
-                    if !demand.includes(part) || (is_streams && !demand.stream) {
+                    if !demand.includes(part_of(measure)) || (is_streams && !demand.stream) {
                         continue;
                     }
                     if !self.quota.enter(line, measure, most) {
@@ -131,7 +148,7 @@ impl<'q, Q: Quota> Spending<'q, Q> {
                     self.taken.push(Taken::Place { line, measure });
                 }
                 Limit::Budget { measure, most } => {
-                    if !demand.includes(Part::Content) {
+                    if !demand.includes(part_of(measure)) {
                         continue;
                     }
                     let window = window(measure, demand.unix_ms);
@@ -304,6 +321,8 @@ fn tighten(slot: &mut Option<Told>, told: Told) {
     }
 }
 
+// Not inlined: the calendar would be asked once a call, ahead of the loop that seldom finds a budget.
+#[inline(never)]
 fn window(measure: Measure, unix_ms: u64) -> Window {
     Window(match measure {
         Measure::BudgetTokensMonth | Measure::BudgetNanoUsdMonth => calendar::month(unix_ms),

@@ -5,7 +5,7 @@
 //! Only a digest under a key of this installation is kept, bound to the id: a stolen table lets nobody in, and a digest
 //! moved to another caller's row fits nothing.
 
-use std::{fmt, sync::Arc};
+use std::{cell::Cell, fmt, sync::Arc};
 
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
@@ -28,18 +28,15 @@ pub fn parse(text: &[u8]) -> Option<Token<'_>> {
     let (id, rest) = rest.split_first_chunk::<ID_BYTES>()?;
     let (dash, secret) = rest.split_first_chunk::<1>()?;
     let secret: &[u8; SECRET_TEXT_BYTES] = secret.try_into().ok()?;
-    if prefix != PREFIX || dash != b"_" || !is_id(id) {
-        return None;
-    }
-    Some(Token { id: TokenId(*id), text: secret, secret: decode(secret)? })
+    let is_token = prefix == PREFIX && dash == b"_" && is_id(id) && is_secret(secret);
+    is_token.then_some(Token { id: TokenId(*id), text: secret })
 }
 
 /// A text that has the form of a token.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub struct Token<'a> {
     pub id: TokenId,
     text: &'a [u8; SECRET_TEXT_BYTES],
-    secret: Zeroizing<[u8; SECRET_BYTES]>,
 }
 
 /// Equal when every byte is. Both sides come from the same client: there is nothing to learn from the time it takes.
@@ -137,7 +134,7 @@ impl DigestKey {
 
     /// HMAC-SHA256 of the id and the secret's bits: 48 bytes, one block.
     pub fn digest(&self, token: &Token<'_>) -> Digest {
-        self.digest_of(token.id, &token.secret)
+        self.digest_of(token.id, &decode(token.text))
     }
 
     /// The same for a token that was just drawn.
@@ -167,6 +164,43 @@ impl fmt::Debug for DigestKey {
     }
 }
 
+/// The token that a connection showed last, and its digest. Who shows the same again is spared the hashing, and nothing else:
+/// the digest is compared with what is kept now, as if it had been made anew.
+#[derive(Default)]
+pub struct Memo(Cell<Option<Box<Shown>>>);
+
+struct Shown {
+    id: TokenId,
+    text: Zeroizing<[u8; SECRET_TEXT_BYTES]>,
+    key: DigestKey,
+    digest: Digest,
+}
+
+impl Memo {
+    /// The digest of `token` under `key`, if that is what is remembered.
+    pub fn digest(&self, token: &Token<'_>, key: &DigestKey) -> Option<Digest> {
+        let shown = self.0.take()?;
+        // Every byte, and no early way out: a proxy may send what several clients show over one connection.
+        let different = std::iter::zip(&*shown.text, token.text).fold(0, |bits, (a, b)| bits | (a ^ b));
+        let is_it = (different == 0) & (shown.id == token.id) & Arc::ptr_eq(&shown.key.0, &key.0);
+        let digest = is_it.then_some(shown.digest);
+        self.0.set(Some(shown));
+        digest
+    }
+
+    /// Remembers this one, and no other. Only of a token that was good: nobody else's text is kept.
+    pub fn remember(&self, token: &Token<'_>, key: &DigestKey, digest: Digest) {
+        let text = Zeroizing::new(*token.text);
+        self.0.set(Some(Box::new(Shown { id: token.id, text, key: key.clone(), digest })));
+    }
+}
+
+impl fmt::Debug for Memo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
 /// Without a branch on any character: the processor would learn the ids that are seen most, and be quicker with them.
 fn is_id(id: &[u8; ID_BYTES]) -> bool {
     id.iter().fold(true, |good, byte| good & (byte.is_ascii_lowercase() | byte.is_ascii_digit()))
@@ -174,9 +208,9 @@ fn is_id(id: &[u8; ID_BYTES]) -> bool {
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// A character's five bits; 0xff for what is none.
+/// A character's five bits; zero for what is none.
 const VALUES: [u8; 256] = {
-    let mut values = [0xff; 256];
+    let mut values = [0; 256];
     let mut value = 0u8;
     while value < 32 {
         values[ALPHABET[value as usize] as usize] = value;
@@ -200,36 +234,35 @@ fn encode(bytes: &[u8], text: &mut [u8]) {
     }
 }
 
-/// Without a branch on any character before the last was read: the time does not tell which one was wrong.
-fn decode(text: &[u8; SECRET_TEXT_BYTES]) -> Option<Zeroizing<[u8; SECRET_BYTES]>> {
+/// Whether it is spelled as [`encode`] spells. Without a branch on any character: the time does not tell which one was wrong.
+fn is_secret(text: &[u8; SECRET_TEXT_BYTES]) -> bool {
+    let is_known = |byte: &u8| byte.is_ascii_lowercase() | (b'2'..=b'7').contains(byte);
+    let is_spelled = text.iter().fold(true, |good, byte| good & is_known(byte));
+    let last = text[SECRET_TEXT_BYTES - 1];
+    // One bit is all that the last character may say.
+    is_spelled & ((last == ALPHABET[0]) | (last == ALPHABET[16]))
+}
+
+/// The bits of what [`is_secret`].
+fn decode(text: &[u8; SECRET_TEXT_BYTES]) -> Zeroizing<[u8; SECRET_BYTES]> {
     let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-    let mut wrong = 0;
     // Eight characters are five bytes; six times, and four characters are left for the last two.
     let (groups, tail) = text.as_chunks::<8>();
     for (group, bytes) in groups.iter().zip(secret.chunks_exact_mut(5)) {
-        let mut bits = 0u64;
-        for character in group {
-            let value = VALUES[usize::from(*character)];
-            wrong |= value;
-            bits = bits << 5 | u64::from(value & 31);
-        }
+        let bits =
+            group.iter().fold(0, |bits, character| bits << 5 | u64::from(VALUES[usize::from(*character)]));
         bytes.copy_from_slice(&bits.to_be_bytes()[3..]);
     }
-    let mut bits = 0u32;
-    for character in tail {
-        let value = VALUES[usize::from(*character)];
-        wrong |= value;
-        bits = bits << 5 | u32::from(value & 31);
-    }
+    let bits = tail.iter().fold(0, |bits, character| bits << 5 | u32::from(VALUES[usize::from(*character)]));
     secret[30..].copy_from_slice(&(bits >> 4).to_be_bytes()[2..]);
-    (wrong < 32 && bits & 15 == 0).then_some(secret)
+    secret
 }
 
 /// What parses is spelled the one way there is.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz_token(data: &[u8]) {
     if let Some(token) = parse(data) {
-        assert_eq!(render(token.id, &token.secret).as_bytes(), data);
+        assert_eq!(render(token.id, &decode(token.text)).as_bytes(), data);
         assert_eq!(TokenId::parse(token.id.as_str()), Some(token.id));
     }
 }
@@ -250,10 +283,10 @@ mod tests {
         let rendered = render(id, &counting());
         assert_eq!(rendered.as_str(), GOOD);
         let token = parse(GOOD.as_bytes()).expect("a token");
-        assert_eq!((token.id, *token.secret), (id, counting()));
+        assert_eq!((token.id, *decode(token.text)), (id, counting()));
         for secret in [[0; 32], [0xff; 32]] {
             let text = render(id, &secret);
-            assert_eq!(*parse(text.as_bytes()).expect("a token").secret, secret);
+            assert_eq!(*decode(parse(text.as_bytes()).expect("a token").text), secret);
         }
     }
 
@@ -320,6 +353,31 @@ mod tests {
         message.extend(counting());
         let expect = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), &message);
         assert_eq!(key.digest_of(id, &counting()).0, expect.as_ref());
+    }
+
+    #[test]
+    fn what_is_remembered_is_one_token_under_one_key() {
+        let key = DigestKey::new(&[1; 32]);
+        let token = parse(GOOD.as_bytes()).expect("a token");
+        let memo = Memo::default();
+        assert_eq!(memo.digest(&token, &key), None);
+        memo.remember(&token, &key, key.digest(&token));
+        for _ in 0..2 {
+            assert_eq!(memo.digest(&token, &key), Some(key.digest(&token)));
+        }
+        assert_eq!(memo.digest(&token, &DigestKey::new(&[2; 32])), None);
+        // Every byte counts: of the id, of the secret, and the first as the last.
+        for at in (3..19).chain(20..TOKEN_BYTES) {
+            let mut text = GOOD.as_bytes().to_vec();
+            text[at] = if text[at] == b'a' { b'q' } else { b'a' };
+            let other = parse(&text).expect("a token");
+            assert_eq!(memo.digest(&other, &key), None, "{at}");
+        }
+        assert_eq!(memo.digest(&token, &key), Some(key.digest(&token)), "another leaves it as it is");
+        let other = parse(b"rw_abcdefghij012345_aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypa")
+            .expect("a token");
+        memo.remember(&other, &key, key.digest(&other));
+        assert_eq!((memo.digest(&token, &key), memo.digest(&other, &key)), (None, Some(key.digest(&other))));
     }
 
     #[test]

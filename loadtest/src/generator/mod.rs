@@ -45,6 +45,8 @@ pub struct Options {
     pub stream: bool,
     pub include_usage: bool,
     pub headers: Vec<(String, String)>,
+    /// One more for each connection, in turn.
+    pub headers_each: Vec<(String, String)>,
     /// Bytes of the user's message.
     pub message_bytes: usize,
     pub pace: Pace,
@@ -74,6 +76,7 @@ impl Options {
             stream: false,
             include_usage: false,
             headers: Vec::new(),
+            headers_each: Vec::new(),
             message_bytes: 100,
             pace: Pace::Closed,
             connections: 1,
@@ -89,7 +92,8 @@ impl Options {
         }
     }
 
-    fn target(&self) -> io::Result<(SocketAddr, Bytes)> {
+    /// Whom to ask, and the requests that connections send in turn.
+    fn target(&self) -> io::Result<(SocketAddr, Vec<Bytes>)> {
         let wrong = || {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -119,25 +123,35 @@ impl Options {
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
-        head += &format!("content-length: {}\r\n\r\n", body.len());
-        Ok((addr, (head + &body).into()))
+        let end = format!("content-length: {}\r\n\r\n{body}", body.len());
+        let mut requests: Vec<Bytes> = self
+            .headers_each
+            .iter()
+            .map(|(name, value)| format!("{head}{name}: {value}\r\n{end}").into())
+            .collect();
+        if requests.is_empty() {
+            requests.push((head + &end).into());
+        }
+        Ok((addr, requests))
     }
 }
 
 /// Makes a run; returns when it is over.
 pub fn run(options: &Options) -> io::Result<Report> {
-    let (addr, request) = options.target()?;
+    let (addr, requests) = options.target()?;
     let threads = options.cores.len().max(1);
     let started_ns = now_ns();
     let handles = (0..threads).map(|index| {
-        let (options, request) = (options.clone(), request.clone());
+        let (options, texts) = (options.clone(), requests.clone());
         thread::Builder::new().name(format!("load-{index}")).spawn(move || {
             if let Some(core) = options.cores.get(index) {
                 pin_to(*core)?;
             }
             let share = Share {
                 addr,
-                request,
+                texts,
+                first_text: index,
+                text_step: threads,
                 connections: part(options.connections, index, threads).max(1),
                 connections_max: part(options.connections_max, index, threads).max(1),
                 requests: options
@@ -175,7 +189,10 @@ fn ns(span: Duration) -> u64 {
 struct Share {
     options: Options,
     addr: SocketAddr,
-    request: Bytes,
+    /// What connections send, in turn: this thread's `n`th the one at `first_text + n * text_step`.
+    texts: Vec<Bytes>,
+    first_text: usize,
+    text_step: usize,
     connections: usize,
     connections_max: usize,
     requests: Option<usize>,
@@ -219,6 +236,10 @@ const CONNECTING_MAX: usize = 16;
 const TICK: Duration = Duration::from_millis(2);
 
 impl Share {
+    fn text_of(&self, connection: usize) -> Bytes {
+        self.texts[(self.first_text + connection * self.text_step) % self.texts.len()].clone()
+    }
+
     async fn work(mut self) -> (Tally, u64) {
         let schedule = self.schedule.take();
         let left = self.requests;
@@ -261,6 +282,7 @@ impl Bench {
         spawn_guarded(async move {
             let working = Working(Rc::clone(&bench));
             let mut client = Client::new(bench.share.addr);
+            let text = bench.share.text_of(bench.handles.borrow().len());
             bench.handles.borrow_mut().push(Rc::clone(&client.handle));
             if open_loop {
                 // A failure here will show when the connection is used.
@@ -271,7 +293,7 @@ impl Bench {
                 monoio::time::sleep(late).await;
             }
             while let Some(job) = if open_loop { bench.next_job().await } else { bench.next_in_turn() } {
-                bench.exchange(&mut client, job).await;
+                bench.exchange(&mut client, &text, job).await;
             }
             drop(working);
         });
@@ -350,7 +372,7 @@ impl Bench {
         }
     }
 
-    async fn exchange(&self, client: &mut Client, job: Job) {
+    async fn exchange(&self, client: &mut Client, request: &Bytes, job: Job) {
         let warm = |at_ns: u64| at_ns >= self.share.warm_ns;
         {
             let mut tally = self.tally.borrow_mut();
@@ -361,7 +383,7 @@ impl Bench {
         }
         self.in_flight.set(self.in_flight.get() + 1);
         let mut last_event_ns = 0;
-        let received = client.exchange(&self.share.request, |at_ns, arrived| {
+        let received = client.exchange(request, |at_ns, arrived| {
             let mut tally = self.tally.borrow_mut();
             tally.all_events += arrived.events;
             if arrived.events > 0 {
@@ -447,6 +469,8 @@ impl Drop for Working {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashMap, HashSet};
+
     use super::*;
 
     #[test]
@@ -460,15 +484,41 @@ mod tests {
     fn the_request_names_its_host_path_and_length() {
         let options =
             Options { message_bytes: 3, stream: true, ..Options::to("http://127.0.0.1:80/v1/", "m") };
-        let (addr, request) = options.target().unwrap_or_else(|e| panic!("{e}"));
+        let (addr, requests) = options.target().unwrap_or_else(|e| panic!("{e}"));
+        let [request] = &requests[..] else { panic!("{}", requests.len()) };
         assert_eq!(addr.port(), 80);
-        let text = String::from_utf8_lossy(&request).into_owned();
+        let text = String::from_utf8_lossy(request).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
         assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:80\r\n"));
         assert!(head.ends_with(&format!("content-length: {}", body.len())));
         assert_eq!(body, r#"{"messages":[{"content":"xxx","role":"user"}],"model":"m","stream":true}"#);
         assert!(Options::to("https://127.0.0.1:1/v1", "m").target().is_err());
         assert!(Options::to("http://example/v1", "m").target().is_err());
+    }
+
+    #[test]
+    fn each_connection_sends_one_of_the_headers_in_turn() {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let provider = crate::provider::start(&crate::provider::Options::on(listen));
+        let provider = provider.unwrap_or_else(|e| panic!("{e}"));
+        let each = |value: &str| ("x-who".to_owned(), value.to_owned());
+        let options = Options {
+            connections: 4,
+            cores: vec![0, 0],
+            requests: Some(40),
+            headers_each: vec![each("a"), each("b"), each("c")],
+            ..Options::to(&format!("http://{}/v1", provider.addr), "sim")
+        };
+        let report = run(&options).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(report.tally.ok, 40, "{:?}", report.tally.errors);
+        let mut sent = HashMap::<_, HashSet<_>>::new();
+        for entry in provider.log.entries_kept() {
+            sent.entry(entry.connection).or_default().insert(entry.header("x-who").map(str::to_owned));
+        }
+        assert!(sent.values().all(|headers| headers.len() == 1), "one each: {sent:?}");
+        let mut sent: Vec<_> = sent.into_values().flatten().flatten().collect();
+        sent.sort();
+        assert_eq!(sent, ["a", "a", "b", "c"]);
     }
 
     #[test]
