@@ -3,6 +3,7 @@
 
 pub(super) mod render;
 mod sink;
+mod text;
 
 use std::{
     io,

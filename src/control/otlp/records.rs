@@ -25,13 +25,13 @@ pub(super) fn record(logged: &Logged, words: &Words<'_>) -> LogRecord {
     members(logged, words, |name, value| {
         _ = match value {
             // Said by the record itself.
-            Value::Absent | Value::Time { .. } => &mut attributes,
-            Value::Text(_) if name == "trace_id" => &mut attributes,
-            Value::Text(text) => attributes.text(name, text),
-            Value::Number(number) => attributes.number(name, number),
-            Value::Flag(flag) => attributes.flag(name, flag),
-            Value::Millis { us } => attributes.fraction(name, us as f64 / 1e3),
-            Value::Usd(cost) => attributes.fraction(name, cost.0 as f64 / 1e9),
+            Value::Absent | Value::Time { .. } | Value::Trace(_) => &mut attributes,
+            Value::Text(text) | Value::Word(text) => attributes.text(name.plain, text),
+            Value::Address(address) => attributes.text(name.plain, &address.to_canonical().to_string()),
+            Value::Number(number) => attributes.number(name.plain, number),
+            Value::Flag(flag) => attributes.flag(name.plain, flag),
+            Value::Millis { us } => attributes.fraction(name.plain, us as f64 / 1e3),
+            Value::Usd(cost) => attributes.fraction(name.plain, cost.0 as f64 / 1e9),
         };
     });
     let closed = &logged.closed;

@@ -39,6 +39,18 @@ const SHAPES: &[(&str, usize)] = &[
     ("eyJ", 20),         // a JSON Web Token
 ];
 
+/// Whether a key, or the word before a token, may begin with this byte.
+const FIRST_BYTES: [bool; 256] = {
+    let mut first_bytes = [false; 256];
+    let mut index = 0;
+    while index < SHAPES.len() {
+        assert!(SHAPES[index].0.len() >= 2);
+        first_bytes[SHAPES[index].0.as_bytes()[0] as usize] = true;
+        index += 1;
+    }
+    (first_bytes[b'b' as usize], first_bytes[b'B' as usize]) = (true, true);
+    first_bytes
+};
 /// The most bytes that tell a key.
 pub(super) const SHORTEST_KEY_BYTES_MAX: usize = 32;
 const _: () = {
@@ -56,30 +68,18 @@ const _: () = assert!("bearer".len() + SPACES_MAX + TOKEN_BYTES_MIN <= SHORTEST_
 
 /// A key or token that begins here. `rest` begins a word.
 pub(super) fn find(rest: &[u8]) -> Option<Find> {
-    // Nearly every place is none: told by its first byte.
-    if !matches!(
-        rest.first()?,
-        b'r' | b's'
-            | b'g'
-            | b'c'
-            | b'x'
-            | b'A'
-            | b'y'
-            | b'h'
-            | b'p'
-            | b'f'
-            | b't'
-            | b'n'
-            | b'b'
-            | b'B'
-            | b'L'
-            | b'e'
-    ) {
+    // Nearly every place is none: told by its first two bytes.
+    let [first, second, ..] = *rest else { return None };
+    if !FIRST_BYTES[usize::from(first)] {
         return None;
     }
     bearer(rest).or_else(|| {
         SHAPES.iter().find_map(|(prefix, least)| {
-            let behind = rest.strip_prefix(prefix.as_bytes())?.get(..*least)?;
+            let prefix = prefix.as_bytes();
+            if prefix[..2] != [first, second] {
+                return None;
+            }
+            let behind = rest.strip_prefix(prefix)?.get(..*least)?;
             let is_key = behind.iter().all(|byte| is_token(*byte));
             is_key.then_some(Find {
                 bytes: prefix.len() + least,
