@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, sync::LazyLock};
 
-use super::text;
+use super::digits;
 use crate::{
     base::{ids::ProviderRoll, money::NanoUsd},
     config::LogFormat,
@@ -19,17 +19,17 @@ use crate::{
 };
 
 /// What a line is made of besides the exchange.
-pub(in crate::control) struct Words<'a> {
-    pub(in crate::control) core: usize,
-    pub(in crate::control) roll: &'a ProviderRoll,
-    pub(in crate::control) rules: &'a Rules,
+pub struct Words<'a> {
+    pub core: usize,
+    pub roll: &'a ProviderRoll,
+    pub rules: &'a Rules,
 }
 
 /// For identifiers: their digits are nobody's number.
 static KEYS_ALONE: LazyLock<Rules> = LazyLock::new(Rules::default);
 
 /// Adds the line, and the line feed that ends it, to `text`.
-pub(super) fn line(format: LogFormat, logged: &Logged, words: &Words<'_>, text: &mut Vec<u8>) {
+pub fn line(format: LogFormat, logged: &Logged, words: &Words<'_>, text: &mut Vec<u8>) {
     text.reserve(LINE_BYTES);
     let start = text.len();
     match format {
@@ -216,14 +216,14 @@ fn bare(value: Value<'_>, text: &mut Vec<u8>) {
     match value {
         Value::Absent => {}
         Value::Text(value) | Value::Word(value) => text.extend_from_slice(value.as_bytes()),
-        Value::Number(number) => text::number(number, text),
-        Value::Usd(cost) => text::usd(cost, text),
+        Value::Number(number) => digits::number(number, text),
+        Value::Usd(cost) => digits::usd(cost, text),
         Value::Flag(true) => text.extend_from_slice(b"true"),
         Value::Flag(false) => text.extend_from_slice(b"false"),
-        Value::Time { unix_ms } => text::rfc3339(unix_ms, text),
-        Value::Millis { us } => text::millis(us, text),
-        Value::Address(address) => text::address(address, text),
-        Value::Trace(trace) => text::trace(trace, text),
+        Value::Time { unix_ms } => digits::rfc3339(unix_ms, text),
+        Value::Millis { us } => digits::millis(us, text),
+        Value::Address(address) => digits::address(address, text),
+        Value::Trace(trace) => digits::trace(trace, text),
     }
 }
 
@@ -267,14 +267,14 @@ fn combined(logged: &Logged, text: &mut Vec<u8>) {
     let put = |text: &mut Vec<u8>, words: &[&str]| {
         words.iter().for_each(|word| text.extend_from_slice(word.as_bytes()));
     };
-    text::address(logged.address, text);
+    digits::address(logged.address, text);
     put(text, &[" - "]);
     match &logged.caller {
         Some(caller) => word(&caller.name, text),
         None => text.push(b'-'),
     }
     put(text, &[" ["]);
-    text::apache_time(logged.ended_unix_ms, text);
+    digits::apache_time(logged.ended_unix_ms, text);
     put(text, &["] \""]);
     let method = logged.method.map(|method| method.token().unwrap_or("OTHER"));
     match method {
@@ -292,12 +292,12 @@ fn combined(logged: &Logged, text: &mut Vec<u8>) {
     if record.status < 100 {
         put(text, &["0", if record.status < 10 { "0" } else { "" }]);
     }
-    text::number(record.status.into(), text);
+    digits::number(record.status.into(), text);
     text.push(b' ');
     if record.bytes_out == 0 {
         text.push(b'-');
     } else {
-        text::number(record.bytes_out, text);
+        digits::number(record.bytes_out, text);
     }
     put(text, &[" \"-\" \"-\""]);
 }

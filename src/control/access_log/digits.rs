@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Decimal, without leading zeros.
-pub(super) fn number(number: u64, text: &mut Vec<u8>) {
+pub(in crate::control) fn number(number: u64, text: &mut Vec<u8>) {
     let (mut digits, mut at, mut rest) = ([0; 20], 20, number);
     while rest >= 100 {
         at -= 2;
@@ -98,7 +98,7 @@ pub(super) fn apache_time(unix_ms: u64, text: &mut Vec<u8>) {
 }
 
 /// As it is usually written: an IPv4 address that came as an IPv6 one is one.
-pub(super) fn address(address: IpAddr, text: &mut Vec<u8>) {
+pub(in crate::control) fn address(address: IpAddr, text: &mut Vec<u8>) {
     match address.to_canonical() {
         IpAddr::V4(address) => dotted(address, text),
         IpAddr::V6(address) => {
