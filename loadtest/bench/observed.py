@@ -73,7 +73,10 @@ def cpu_by_thread(system):
     """Nanoseconds of the shards' threads, and of the whole process."""
     shards = whole = 0
     for task in Path(f"/proc/{system.process.pid}/task").iterdir():
-        spent = int((task / "schedstat").read_text().split()[0])
+        try:
+            spent = int((task / "schedstat").read_text().split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread that looks a name up is gone in no time
         whole += spent
         shards += spent if (task / "comm").read_text().startswith("shard-") else 0
     return shards, whole

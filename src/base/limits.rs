@@ -391,8 +391,14 @@ pub const ANSWER_BEGIN_TOKENS: u64 = 3;
 /// Lines of one core that may wait for the log thread, at half a kilobyte each; more are dropped and counted. With the
 /// interval below, a core may log 160,000 exchanges a second.
 pub const LOG_LINES_WAITING_MAX: usize = 8 << 10;
-/// How often the log thread takes what waits.
+/// How often the log thread takes what waits; and the share of that time after which it takes it once there were so many lines:
+/// a second of them fits no cache, and those of ten milliseconds do.
 pub const LOG_INTERVAL: Duration = Duration::from_millis(50);
+pub const LOG_BUSY_LINES: usize = 128;
+pub const LOG_BUSY_SHARE: u32 = 5;
+const _: () = assert!(LOG_BUSY_LINES < LOG_LINES_WAITING_MAX);
+/// Text that may wait for the access log's file or pipe: some ten thousand lines; more are dropped and counted.
+pub const LOG_TEXT_WAITING_BYTES_MAX: usize = 8 << 20;
 /// How long the end of the process waits for lines that still have to be written: a sink may be stuck for ever.
 pub const LOG_FLUSH_TIME: Duration = Duration::from_secs(2);
 const _: () = assert!(LOG_FLUSH_TIME.as_millis() > LOG_INTERVAL.as_millis());
@@ -422,6 +428,9 @@ pub const LOG_ROWS_WAITING_MAX: usize = 16 << 10;
 pub const LOG_BATCH_ROWS: usize = 1_024;
 pub const LOG_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const _: () = assert!(LOG_BATCH_ROWS <= LOG_ROWS_WAITING_MAX);
+/// How long the first row of a transaction waits for others: with the interval above, less than a second until it is found.
+pub const LOG_ROWS_GATHER_TIME: Duration = Duration::from_millis(250);
+const _: () = assert!(LOG_ROWS_GATHER_TIME.as_millis() + LOG_INTERVAL.as_millis() <= 500);
 
 // What may be done before an answer's first byte (`config/first_byte`, `exchange/{relay, hedge}`).
 

@@ -73,6 +73,11 @@ impl LogPipe {
         std::mem::swap(&mut waiting.lines, empty);
         waiting.payload_bytes = 0;
     }
+
+    /// Lines that wait.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner).lines.len() as u64
+    }
 }
 
 /// Room for all lines that may wait. Memory is taken by what is written into it alone.

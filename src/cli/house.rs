@@ -38,7 +38,7 @@ use crate::{
     },
     config::{self, Cores, Dial, Estimate, Otlp, Snapshot, callers::Callers},
     control::{
-        access_log::{AccessLogThread, Reopen, Task},
+        access_log::{AccessLogThread, Left, Reopen, Task},
         admin::Admin,
         checks::{Checked, Checks, Found},
         estimator::{self, EstimatorThread},
@@ -383,14 +383,16 @@ impl House {
         let _ = cutter.join();
         self.estimator.into_iter().for_each(EstimatorThread::stop);
         self.stats.stop();
-        let written = self.access_log.is_none_or(|access_log| access_log.stop(limits::LOG_FLUSH_TIME));
-        if !written {
-            self.log.warning(format_args!("the access log is stuck: its last lines are lost"));
-        }
+        let left =
+            self.access_log.map_or_else(Left::default, |access_log| access_log.stop(limits::LOG_FLUSH_TIME));
         if !self.otlp.is_none_or(|otlp| otlp.stop(limits::OTLP_FLUSH_TIME)) {
             self.log.warning(format_args!("the collector is slow: the last telemetry is lost"));
         }
-        self.log.info(format_args!("drained"));
+        if left.is_nothing() {
+            self.log.info(format_args!("drained"));
+        } else {
+            self.log.warning(format_args!("drained, but {left}"));
+        }
         ExitCode::SUCCESS
     }
 }

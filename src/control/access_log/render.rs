@@ -3,45 +3,42 @@
 //!
 //! Times are the wall clock's when the exchange ended, in UTC; durations are milliseconds with microseconds behind the point.
 
-use std::{fmt::Display, io::Write, sync::LazyLock};
+use std::{net::IpAddr, sync::LazyLock};
 
+use super::digits;
 use crate::{
-    base::{
-        calendar::{date, day},
-        ids::ProviderRoll,
-        money::NanoUsd,
-    },
+    base::{ids::ProviderRoll, money::NanoUsd},
     config::LogFormat,
     control::log_store::Row,
     ledger::{logged::Logged, record::Record},
     wire::{
-        mask::{Rules, mask},
+        mask::{Rules, masked},
         openai::endpoint::Endpoint,
+        trace_context::TraceId,
     },
 };
 
 /// What a line is made of besides the exchange.
-pub(in crate::control) struct Words<'a> {
-    pub(in crate::control) core: usize,
-    pub(in crate::control) roll: &'a ProviderRoll,
-    pub(in crate::control) rules: &'a Rules,
+pub struct Words<'a> {
+    pub core: usize,
+    pub roll: &'a ProviderRoll,
+    pub rules: &'a Rules,
 }
 
 /// For identifiers: their digits are nobody's number.
 static KEYS_ALONE: LazyLock<Rules> = LazyLock::new(Rules::default);
 
-pub(in crate::control) fn masked(rules: &Rules, text: &str) -> String {
-    let masked = String::from_utf8(mask(rules, text.as_bytes()));
-    debug_assert!(masked.is_ok(), "masking text leaves text");
-    masked.unwrap_or_default()
-}
-
 /// Adds the line, and the line feed that ends it, to `text`.
-pub(super) fn line(format: LogFormat, logged: &Logged, words: &Words<'_>, text: &mut Vec<u8>) {
+pub fn line(format: LogFormat, logged: &Logged, words: &Words<'_>, text: &mut Vec<u8>) {
+    text.reserve(LINE_BYTES);
+    let start = text.len();
     match format {
         LogFormat::Json => {
-            text.push(b'{');
             members(logged, words, |name, value| json_member(name, value, text));
+            // In the place of the comma before the first member.
+            if let Some(first) = text.get_mut(start) {
+                *first = b'{';
+            }
             text.push(b'}');
         }
         LogFormat::Logfmt => members(logged, words, |name, value| logfmt_member(name, value, text)),
@@ -50,15 +47,40 @@ pub(super) fn line(format: LogFormat, logged: &Logged, words: &Words<'_>, text: 
     text.push(b'\n');
 }
 
+/// Nearly all lines are shorter.
+const LINE_BYTES: usize = 1_024;
+
+/// What a member is called.
+#[derive(Clone, Copy)]
+pub(in crate::control) struct Name {
+    pub(in crate::control) plain: &'static str,
+    /// As it stands in an object, behind another member.
+    json: &'static str,
+}
+
+macro_rules! name {
+    ($name:literal) => {
+        Name { plain: $name, json: concat!(",\"", $name, "\":") }
+    };
+}
+
 /// A member's value.
 pub(in crate::control) enum Value<'a> {
     Absent,
     Text(&'a str),
+    /// One of our own words, of which none needs an escape.
+    Word(&'static str),
     Number(u64),
     Flag(bool),
-    Time { unix_ms: u64 },
-    Millis { us: u64 },
+    Time {
+        unix_ms: u64,
+    },
+    Millis {
+        us: u64,
+    },
     Usd(NanoUsd),
+    Address(IpAddr),
+    Trace(TraceId),
 }
 
 impl<'a> From<Option<&'a str>> for Value<'a> {
@@ -74,52 +96,48 @@ impl From<Option<u64>> for Value<'_> {
 }
 
 /// Everything a line says, in its order. What is not known is said to be absent.
-pub(in crate::control) fn members(
-    logged: &Logged,
-    words: &Words<'_>,
-    mut say: impl FnMut(&'static str, Value<'_>),
-) {
+pub(in crate::control) fn members(logged: &Logged, words: &Words<'_>, mut say: impl FnMut(Name, Value<'_>)) {
     let record = &logged.closed;
     let caller = logged.caller.as_ref();
     // What clients write as they like. A key ends up there sooner than one thinks.
     let id = masked(&KEYS_ALONE, &logged.request_id);
     let asked = masked(words.rules, record.model_asked.as_str());
     let used = masked(words.rules, record.model_used.as_str());
-    let address = logged.address.to_canonical().to_string();
-    let trace = record.trail.as_ref().map(|trail| trail.trace.to_string());
     let provider = record.provider.map(|id| words.roll.name(id).unwrap_or("unknown"));
-    say("time", Value::Time { unix_ms: logged.ended_unix_ms });
-    say("request_id", known(&id));
-    say("caller_id", caller.map(|caller| caller.id.as_str()).into());
-    say("caller", caller.map(|caller| &*caller.name).into());
-    say("address", Value::Text(&address));
-    say("method", logged.method.and_then(|method| method.token()).into());
-    say("operation", Value::Text(record.operation));
-    say("route", logged.route.as_deref().into());
-    say("model_asked", known(&asked));
-    say("model_used", known(&used));
-    say("provider", provider.into());
-    say("status", Some(u64::from(record.status)).filter(|status| *status > 0).into());
-    say("outcome", Value::Text(record.outcome().name()));
-    say("refusal", record.refusal.into());
-    say("attempts", Value::Number(record.attempts.into()));
-    say("stream", Value::Flag(record.stream));
-    say("prompt_tokens", record.tokens.prompt.into());
-    say("completion_tokens", record.tokens.completion.into());
-    say("cached_tokens", record.tokens.cached.into());
-    say("reasoning_tokens", record.tokens.reasoning.into());
-    say("tokens_source", source(record).into());
-    say("cost_usd", record.cost.map_or(Value::Absent, Value::Usd));
-    say("bytes_in", Value::Number(record.bytes_in));
-    say("bytes_out", Value::Number(record.bytes_out));
-    say("duration_ms", Value::Millis { us: record.duration_us() });
-    say("overhead_ms", Value::Millis { us: record.overhead_us() });
-    say("upstream_ms", Value::Millis { us: record.upstream_us() });
-    say("ttft_ms", record.first_token_us().map_or(Value::Absent, |us| Value::Millis { us }));
-    say("unheard", record.unheard.map(|unheard| unheard.end.name()).into());
-    say("unheard_bytes", record.unheard.map(|unheard| unheard.bytes).into());
-    say("trace_id", trace.as_deref().into());
-    say("core", Value::Number(words.core as u64));
+    let word = |word: Option<&'static str>| word.map_or(Value::Absent, Value::Word);
+    say(name!("time"), Value::Time { unix_ms: logged.ended_unix_ms });
+    say(name!("request_id"), known(&id));
+    say(name!("caller_id"), caller.map(|caller| caller.id.as_str()).into());
+    say(name!("caller"), caller.map(|caller| &*caller.name).into());
+    say(name!("address"), Value::Address(logged.address));
+    say(name!("method"), word(logged.method.and_then(|method| method.token())));
+    say(name!("operation"), Value::Word(record.operation));
+    say(name!("route"), logged.route.as_deref().into());
+    say(name!("model_asked"), known(&asked));
+    say(name!("model_used"), known(&used));
+    say(name!("provider"), provider.into());
+    say(name!("status"), Some(u64::from(record.status)).filter(|status| *status > 0).into());
+    say(name!("outcome"), Value::Word(record.outcome().name()));
+    say(name!("refusal"), word(record.refusal));
+    say(name!("attempts"), Value::Number(record.attempts.into()));
+    say(name!("stream"), Value::Flag(record.stream));
+    say(name!("prompt_tokens"), record.tokens.prompt.into());
+    say(name!("completion_tokens"), record.tokens.completion.into());
+    say(name!("cached_tokens"), record.tokens.cached.into());
+    say(name!("reasoning_tokens"), record.tokens.reasoning.into());
+    say(name!("tokens_source"), word(source(record)));
+    say(name!("cost_usd"), record.cost.map_or(Value::Absent, Value::Usd));
+    say(name!("bytes_in"), Value::Number(record.bytes_in));
+    say(name!("bytes_out"), Value::Number(record.bytes_out));
+    say(name!("duration_ms"), Value::Millis { us: record.duration_us() });
+    say(name!("overhead_ms"), Value::Millis { us: record.overhead_us() });
+    say(name!("upstream_ms"), Value::Millis { us: record.upstream_us() });
+    say(name!("ttft_ms"), record.first_token_us().map_or(Value::Absent, |us| Value::Millis { us }));
+    say(name!("unheard"), word(record.unheard.map(|unheard| unheard.end.name())));
+    say(name!("unheard_bytes"), record.unheard.map(|unheard| unheard.bytes).into());
+    let trail = record.trail.as_ref();
+    say(name!("trace_id"), trail.map_or(Value::Absent, |trail| Value::Trace(trail.trace)));
+    say(name!("core"), Value::Number(words.core as u64));
 }
 
 /// How the tokens are known, if they are.
@@ -141,10 +159,10 @@ pub(super) fn row(logged: &Logged, words: &Words<'_>) -> Row {
     let caller = logged.caller.as_ref();
     Row {
         ended_unix_ms: logged.ended_unix_ms,
-        request_id: masked(&KEYS_ALONE, &logged.request_id),
+        request_id: masked(&KEYS_ALONE, &logged.request_id).into_owned(),
         caller_id: caller.map(|caller| caller.id.to_string()).unwrap_or_default(),
         caller: caller.map(|caller| caller.name.to_string()).unwrap_or_default(),
-        model: masked(words.rules, record.model_asked.as_str()),
+        model: masked(words.rules, record.model_asked.as_str()).into_owned(),
         provider: record.provider.and_then(|id| words.roll.name(id)).unwrap_or_default().to_owned(),
         status: record.status,
         line: String::from_utf8(text).unwrap_or_default(),
@@ -158,63 +176,81 @@ fn known(text: &str) -> Value<'_> {
 }
 
 /// Every member stands in every object: a reader that loads them into a table meets one set of columns.
-fn json_member(name: &str, value: Value<'_>, text: &mut Vec<u8>) {
-    if text.last() != Some(&b'{') {
-        text.push(b',');
-    }
-    put(text, format_args!("\"{name}\":"));
+// Inlined, because then each member's name has a length that is known, and its kind of value is not looked at.
+#[inline(always)]
+fn json_member(name: Name, value: Value<'_>, text: &mut Vec<u8>) {
+    text.extend_from_slice(name.json.as_bytes());
     match value {
-        Value::Absent => put(text, "null"),
+        Value::Absent => text.extend_from_slice(b"null"),
         Value::Text(value) => quoted(value, text),
-        Value::Time { unix_ms } => put(text, format_args!("\"{}\"", Rfc3339(unix_ms))),
+        Value::Word(_) | Value::Time { .. } | Value::Address(_) | Value::Trace(_) => {
+            text.push(b'"');
+            bare(value, text);
+            text.push(b'"');
+        }
         plain => bare(plain, text),
     }
 }
 
 /// What is absent is left out, as the format's readers have it.
-fn logfmt_member(name: &str, value: Value<'_>, text: &mut Vec<u8>) {
+fn logfmt_member(name: Name, value: Value<'_>, text: &mut Vec<u8>) {
     if matches!(value, Value::Absent) {
         return;
     }
     if text.last().is_some_and(|last| *last != b'\n') {
         text.push(b' ');
     }
-    put(text, format_args!("{name}="));
-    let is_plain =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '+');
+    text.extend_from_slice(name.plain.as_bytes());
+    text.push(b'=');
+    let is_plain = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b'@' | b'+')
+    };
     match value {
-        Value::Text(value) if value.is_empty() || !value.chars().all(is_plain) => quoted(value, text),
+        Value::Text(value) if value.is_empty() || !value.bytes().all(is_plain) => quoted(value, text),
         plain => bare(plain, text),
     }
 }
 
+#[inline(always)]
 fn bare(value: Value<'_>, text: &mut Vec<u8>) {
     match value {
         Value::Absent => {}
-        Value::Text(value) => put(text, value),
-        Value::Number(number) => put(text, number),
-        Value::Usd(cost) => put(text, cost),
-        Value::Flag(flag) => put(text, flag),
-        Value::Time { unix_ms } => put(text, Rfc3339(unix_ms)),
-        Value::Millis { us } => put(text, format_args!("{}.{:03}", us / 1_000, us % 1_000)),
+        Value::Text(value) | Value::Word(value) => text.extend_from_slice(value.as_bytes()),
+        Value::Number(number) => digits::number(number, text),
+        Value::Usd(cost) => digits::usd(cost, text),
+        Value::Flag(true) => text.extend_from_slice(b"true"),
+        Value::Flag(false) => text.extend_from_slice(b"false"),
+        Value::Time { unix_ms } => digits::rfc3339(unix_ms, text),
+        Value::Millis { us } => digits::millis(us, text),
+        Value::Address(address) => digits::address(address, text),
+        Value::Trace(trace) => digits::trace(trace, text),
     }
 }
 
 /// A JSON string, which is also what logfmt's readers expect between quotes.
 fn quoted(value: &str, text: &mut Vec<u8>) {
     text.push(b'"');
-    for c in value.chars() {
-        match c {
-            '"' | '\\' => put(text, format_args!("\\{c}")),
-            c if is_unfit(c) => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    put(text, format_args!("\\u{unit:04x}"));
-                }
-            }
-            c => put(text, c),
-        }
+    // Looked at to the end, and not to the first that is not: eight bytes and more at a time.
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\');
+    if value.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+        text.extend_from_slice(value.as_bytes());
+    } else {
+        value.chars().for_each(|c| escaped(c, text));
     }
     text.push(b'"');
+}
+
+#[cold]
+fn escaped(c: char, text: &mut Vec<u8>) {
+    match c {
+        '"' | '\\' => text.extend_from_slice(&[b'\\', c as u8]),
+        c if is_unfit(c) => {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
+            }
+        }
+        c => text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
 }
 
 /// Controls, and what ends a line for some readers or turns the direction of text.
@@ -228,31 +264,42 @@ pub(in crate::control) fn is_unfit(c: char) -> bool {
 /// operation, not what the client wrote.
 fn combined(logged: &Logged, text: &mut Vec<u8>) {
     let record = &logged.closed;
-    put(text, format_args!("{} - ", logged.address.to_canonical()));
+    let put = |text: &mut Vec<u8>, words: &[&str]| {
+        words.iter().for_each(|word| text.extend_from_slice(word.as_bytes()));
+    };
+    digits::address(logged.address, text);
+    put(text, &[" - "]);
     match &logged.caller {
         Some(caller) => word(&caller.name, text),
         None => text.push(b'-'),
     }
-    put(text, format_args!(" [{}] \"", ApacheTime(logged.ended_unix_ms)));
+    put(text, &[" ["]);
+    digits::apache_time(logged.ended_unix_ms, text);
+    put(text, &["] \""]);
     let method = logged.method.map(|method| method.token().unwrap_or("OTHER"));
     match method {
         Some(method) => {
             let version = if logged.http10 { "1.0" } else { "1.1" };
             let endpoint = Endpoint::ALL.into_iter().find(|it| it.operation() == record.operation);
             match endpoint.map(Endpoint::path) {
-                Some(path) => put(text, format_args!("{method} /v1{path} HTTP/{version}")),
-                None => put(text, format_args!("{method} - HTTP/{version}")),
+                Some(path) => put(text, &[method, " /v1", path, " HTTP/", version]),
+                None => put(text, &[method, " - HTTP/", version]),
             }
         }
         None => text.push(b'-'),
     }
-    put(text, format_args!("\" {:03} ", record.status));
+    put(text, &["\" "]);
+    if record.status < 100 {
+        put(text, &["0", if record.status < 10 { "0" } else { "" }]);
+    }
+    digits::number(record.status.into(), text);
+    text.push(b' ');
     if record.bytes_out == 0 {
         text.push(b'-');
     } else {
-        put(text, record.bytes_out);
+        digits::number(record.bytes_out, text);
     }
-    put(text, " \"-\" \"-\"");
+    put(text, &[" \"-\" \"-\""]);
 }
 
 /// As Apache writes what is not plain ASCII: byte by byte. A space would begin the next field.
@@ -261,48 +308,12 @@ fn word(value: &str, text: &mut Vec<u8>) {
         if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'[' | b']') {
             text.push(byte);
         } else {
-            put(text, format_args!("\\x{byte:02x}"));
+            text.extend_from_slice(format!("\\x{byte:02x}").as_bytes());
         }
     }
     if value.is_empty() {
         text.push(b'-');
     }
-}
-
-fn put(text: &mut Vec<u8>, value: impl Display) {
-    let written = write!(text, "{value}");
-    debug_assert!(written.is_ok(), "memory takes whatever is written");
-}
-
-/// `2026-11-22T14:27:52.123Z`
-struct Rfc3339(u64);
-
-impl Display for Rfc3339 {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (year, month, day) = date(day(self.0));
-        let (hour, minute, second, ms) = clock(self.0);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-    }
-}
-
-/// `22/Nov/2026:14:27:52 +0000`
-struct ApacheTime(u64);
-
-impl Display for ApacheTime {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const MONTHS: [&str; 12] =
-            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-        let (year, month, day) = date(day(self.0));
-        let (hour, minute, second, _) = clock(self.0);
-        let month = MONTHS.get(month as usize - 1).copied().unwrap_or("---");
-        write!(f, "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
-    }
-}
-
-/// Hour, minute, second and millisecond of a day.
-fn clock(unix_ms: u64) -> (u64, u64, u64, u64) {
-    let seconds = unix_ms / 1_000;
-    (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60, unix_ms % 1_000)
 }
 
 #[cfg(test)]

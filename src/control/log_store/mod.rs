@@ -7,6 +7,7 @@ mod table;
 mod veil;
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc, Mutex,
         mpsc::{self, RecvTimeoutError, SyncSender, TrySendError},
@@ -23,7 +24,8 @@ use crate::{
     base::{
         calendar,
         limits::{
-            LOG_BATCH_ROWS, LOG_PAYLOADS_UNWRITTEN_BYTES_MAX, LOG_ROWS_WAITING_MAX, LOG_SWEEP_INTERVAL,
+            LOG_BATCH_ROWS, LOG_PAYLOADS_UNWRITTEN_BYTES_MAX, LOG_ROWS_GATHER_TIME, LOG_ROWS_WAITING_MAX,
+            LOG_SWEEP_INTERVAL,
         },
     },
     bridge::tally::Tally,
@@ -42,9 +44,26 @@ pub struct Keeper {
     rows: SyncSender<(Row, Option<Spoken>)>,
     ended: mpsc::Receiver<()>,
     thread: JoinHandle<()>,
+    /// Dropped when there is no time to gather rows any more.
+    stop: mpsc::Sender<Infallible>,
     tallies: Tallies,
-    /// What the payloads take that wait.
-    waiting_bytes: Arc<Mutex<usize>>,
+    unkept: Arc<Mutex<Unkept>>,
+}
+
+/// What was left for the thread and is neither written nor lost yet.
+#[derive(Debug, Default)]
+pub struct Unkept {
+    rows: u64,
+    payloads: u64,
+    /// What the payloads take that are not masked yet.
+    bytes: usize,
+}
+
+impl Unkept {
+    /// Rows, and how many of them have a payload.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.rows, self.payloads)
+    }
 }
 
 /// What was said in an exchange, before it is masked.
@@ -68,50 +87,56 @@ impl Keeper {
     pub fn start(store: Store, kept: KeptLogs, tallies: Tallies, log: Log) -> Result<Self, Trouble> {
         let (rows, waiting) = mpsc::sync_channel(LOG_ROWS_WAITING_MAX);
         let (end, ended) = mpsc::channel();
-        let waiting_bytes = Arc::<Mutex<usize>>::default();
-        let mut writer = Writer {
-            store,
-            kept,
-            tallies: tallies.clone(),
-            waiting_bytes: waiting_bytes.clone(),
-            is_told: false,
-            log,
-        };
+        let (stop, stopped) = mpsc::channel();
+        let unkept = Arc::<Mutex<Unkept>>::default();
+        let mut writer =
+            Writer { store, kept, tallies: tallies.clone(), unkept: unkept.clone(), is_told: false, log };
         let thread = std::thread::Builder::new()
             .name("rw-log-store".to_owned())
             .spawn(move || {
-                writer.run(&waiting);
+                writer.run(&waiting, &stopped);
                 let _ = end.send(());
             })
             .map_err(|error| Trouble(format!("cannot start a thread: {error}")))?;
-        Ok(Self { rows, ended, thread, tallies, waiting_bytes })
+        Ok(Self { rows, ended, thread, stop, tallies, unkept })
     }
 
     /// Leaves a row with what was said, or drops and counts either.
     pub fn keep(&self, row: Row, mut spoken: Option<Spoken>) {
-        if let Some(said) = &spoken {
-            let mut waiting = lock(&self.waiting_bytes);
-            let bytes = *waiting + said.payload.bytes();
-            if bytes <= LOG_PAYLOADS_UNWRITTEN_BYTES_MAX {
-                *waiting = bytes;
-            } else {
-                drop(waiting);
-                spoken = None;
-                self.tallies.payloads.count_dropped(1);
+        let has_room = {
+            let mut unkept = lock(&self.unkept);
+            let bytes = unkept.bytes + spoken.as_ref().map_or(0, |said| said.payload.bytes());
+            let has_room = bytes <= LOG_PAYLOADS_UNWRITTEN_BYTES_MAX;
+            unkept.rows += 1;
+            if has_room {
+                unkept.bytes = bytes;
+                unkept.payloads += u64::from(spoken.is_some());
             }
+            has_room
+        };
+        if !has_room {
+            spoken = None;
+            self.tallies.payloads.count_dropped(1);
         }
         let Err(refused) = self.rows.try_send((row, spoken)) else { return };
         let (TrySendError::Full((_, spoken)) | TrySendError::Disconnected((_, spoken))) = refused;
         self.tallies.rows.count_dropped(1);
+        let mut unkept = lock(&self.unkept);
+        unkept.rows -= 1;
         if let Some(said) = spoken {
-            *lock(&self.waiting_bytes) -= said.payload.bytes();
+            unkept.bytes -= said.payload.bytes();
+            unkept.payloads -= 1;
             self.tallies.payloads.count_dropped(1);
         }
     }
 
+    pub fn unkept(&self) -> Arc<Mutex<Unkept>> {
+        self.unkept.clone()
+    }
+
     /// Writes what waits. False if that takes longer than `patience`.
     pub fn stop(self, patience: Duration) -> bool {
-        drop(self.rows);
+        drop((self.rows, self.stop));
         let in_time = self.ended.recv_timeout(patience).is_ok();
         if in_time {
             let _ = self.thread.join();
@@ -124,17 +149,18 @@ struct Writer {
     store: Store,
     kept: KeptLogs,
     tallies: Tallies,
-    waiting_bytes: Arc<Mutex<usize>>,
+    unkept: Arc<Mutex<Unkept>>,
     /// The operator knows that it fails.
     is_told: bool,
     log: Log,
 }
 
 impl Writer {
-    fn run(&mut self, waiting: &mpsc::Receiver<(Row, Option<Spoken>)>) {
+    fn run(&mut self, waiting: &mpsc::Receiver<(Row, Option<Spoken>)>, stopped: &mpsc::Receiver<Infallible>) {
         let mut batch = Vec::new();
         // What was written since the store was swept: long before the next time it may be too much.
         let (mut swept_unix_ms, mut unswept_bytes) = (0, 0);
+        let mut was_full = false;
         loop {
             let now = unix_ms();
             // Also back over it: the wall clock may be set.
@@ -151,8 +177,13 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            // A transaction costs as much as fifty rows. Where rows are many, the last one has left enough of them.
+            if !was_full {
+                let _ = stopped.recv_timeout(LOG_ROWS_GATHER_TIME);
+            }
             let more = waiting.try_iter().take(LOG_BATCH_ROWS - 1);
             batch.extend(more.map(|(row, spoken)| self.whole(row, spoken)));
+            was_full = batch.len() >= LOG_BATCH_ROWS;
             let payloads = batch.iter().filter(|row| row.payload.is_some()).count() as u64;
             match self.store.add(&batch) {
                 Ok(()) => {
@@ -167,6 +198,10 @@ impl Writer {
                     self.tell(Some(trouble));
                 }
             }
+            let mut unkept = lock(&self.unkept);
+            unkept.rows -= batch.len() as u64;
+            unkept.payloads -= payloads;
+            drop(unkept);
             batch.clear();
         }
     }
@@ -178,7 +213,7 @@ impl Writer {
             request: part(&rules, &payload.request, false, bytes_max),
             response: part(&rules, &payload.response, payload.is_stream, bytes_max),
         };
-        *lock(&self.waiting_bytes) -= payload.bytes();
+        lock(&self.unkept).bytes -= payload.bytes();
         Row { payload: Some(kept), ..row }
     }
 
@@ -289,20 +324,23 @@ mod tests {
     fn more_payloads_than_may_wait_cost_themselves_and_not_their_rows() {
         let (rows, waiting) = mpsc::sync_channel(LOG_ROWS_WAITING_MAX);
         let (_end, ended) = mpsc::channel();
-        let (tallies, waiting_bytes) = (Tallies::default(), Arc::<Mutex<usize>>::default());
+        let (tallies, unkept) = (Tallies::default(), Arc::<Mutex<Unkept>>::default());
+        let (stop, _stopped) = mpsc::channel();
         let thread = std::thread::spawn(|| {});
-        let keeper = Keeper { rows, ended, thread, tallies, waiting_bytes };
+        let keeper = Keeper { rows, ended, thread, stop, tallies, unkept };
         let third = "x".repeat(LOG_PAYLOADS_UNWRITTEN_BYTES_MAX / 3);
         for _ in 0..5 {
             keeper.keep(row(1), Some(spoken(&third, "", false, 1)));
         }
         assert_eq!((keeper.tallies.payloads.dropped(), keeper.tallies.rows.dropped()), (2, 0));
         assert_eq!(waiting.try_iter().filter(|(_, spoken)| spoken.is_some()).count(), 3);
+        assert_eq!(lock(&keeper.unkept).counts(), (5, 3), "what is not written yet is known");
         drop(waiting);
-        *lock(&keeper.waiting_bytes) = 0;
+        *lock(&keeper.unkept) = Unkept::default();
         keeper.keep(row(1), Some(spoken("x", "", false, 1)));
         assert_eq!((keeper.tallies.payloads.dropped(), keeper.tallies.rows.dropped()), (3, 1));
-        assert_eq!(*lock(&keeper.waiting_bytes), 0, "nothing waits where nobody takes");
+        let Unkept { rows, payloads, bytes } = *lock(&keeper.unkept);
+        assert_eq!((rows, payloads, bytes), (0, 0, 0), "nothing waits where nobody takes");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! it, and reads the figures each interval. A collector that is slow, full or gone costs telemetry, which is counted, and
 //! nobody else anything.
 
+mod feed;
 mod figures;
 mod page;
 mod post;
@@ -13,7 +14,7 @@ use std::{
     io,
     sync::{
         Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread::JoinHandle,
     time::Duration,
@@ -22,17 +23,19 @@ use std::{
 use prost::Message;
 use rustls::ClientConfig;
 
-pub use self::post::Signal;
-use self::post::{Collector, NotTaken};
+pub use self::{feed::Feed, post::Signal};
+use self::{
+    feed::{Line, Trough},
+    post::{Collector, NotTaken},
+};
 use crate::{
     base::{
-        limits::{OTLP_BACKOFF, OTLP_BACKOFF_MAX, OTLP_BATCH_MAX, OTLP_TRIES_MAX, OTLP_WAITING_MAX},
+        limits::{OTLP_BACKOFF, OTLP_BACKOFF_MAX, OTLP_BATCH_MAX, OTLP_TRIES_MAX},
         now::Now,
     },
     bridge::{bulletin::Bulletin, tally::Tally},
-    config::{Otlp, Signals, Snapshot},
+    config::{Otlp, Snapshot},
     control::{Clock, access_log::render::Words, log::Log, standing::Reloads, state::unix_ms},
-    ledger::logged::Logged,
 };
 
 /// What was sent and what was not: data points, spans, records; in the order of [`Signal::ALL`].
@@ -59,50 +62,13 @@ pub struct OtlpThread {
     thread: JoinHandle<()>,
 }
 
-/// Where exchanges are left for it. Cheap to clone.
-#[derive(Clone)]
-pub struct Feed {
-    lines: SyncSender<Line>,
-    signals: Signals,
-    tallies: Arc<Tallies>,
-}
-
-/// An exchange, and the core it ran on.
-struct Line {
-    core: usize,
-    logged: Logged,
-}
-
-impl Feed {
-    /// Leaves an exchange, or drops and counts it.
-    pub fn offer(&self, core: usize, logged: Logged) {
-        let spans = self.spans_of(&logged);
-        if spans == 0 && !self.signals.logs {
-            return;
-        }
-        match self.lines.try_send(Line { core, logged }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.tallies[Signal::Traces as usize].count_dropped(spans);
-                self.tallies[Signal::Logs as usize].count_dropped(self.signals.logs.into());
-            }
-        }
-    }
-
-    fn spans_of(&self, logged: &Logged) -> u64 {
-        let trail = logged.closed.trail.as_deref().filter(|trail| self.signals.traces && trail.is_sampled());
-        trail.map_or(0, |trail| 1 + trail.tries.len() as u64)
-    }
-}
-
 impl OtlpThread {
     pub fn start(task: Task, log: Log) -> io::Result<Self> {
-        let (lines, waiting) = mpsc::sync_channel(OTLP_WAITING_MAX);
+        let (feed, trough) = feed::pair(task.settings.signals, task.tallies.clone());
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel();
-        let feed = Feed { lines, signals: task.settings.signals, tallies: task.tallies.clone() };
         let thread = std::thread::Builder::new().name("rw-otlp".to_owned()).spawn(move || {
-            Exporter::new(task, log).run(&waiting, &stopped);
+            Exporter::new(task, log).run(&trough, &stopped);
             // Nobody waits any more if the end took too long.
             let _ = end.send(());
         })?;
@@ -111,7 +77,7 @@ impl OtlpThread {
 
     /// For the log thread; `None` where neither spans nor records are made.
     pub fn feed(&self) -> Option<Feed> {
-        self.feed.clone().filter(|feed| feed.signals.traces || feed.signals.logs)
+        self.feed.clone().filter(Feed::is_wanted)
     }
 
     /// Sends what is left, after the log thread has ended. False if that takes longer than `patience`.
@@ -125,6 +91,9 @@ impl OtlpThread {
         in_time
     }
 }
+
+/// About what a record takes.
+const RECORD_BYTES: usize = 768;
 
 /// A request that was not taken yet.
 struct Unsent {
@@ -152,7 +121,7 @@ impl Exporter {
         Self { task, collector, log, started_unix_ns, batch: Vec::new(), unsent: Vec::new(), is_told: false }
     }
 
-    fn run(&mut self, waiting: &Receiver<Line>, stopped: &Receiver<()>) {
+    fn run(&mut self, trough: &Trough, stopped: &Receiver<()>) {
         let interval = self.task.settings.interval;
         let mut due = self.now() + interval;
         let mut retry_at = None;
@@ -164,15 +133,9 @@ impl Exporter {
             let is_over = if is_full && !self.unsent.is_empty() {
                 stopped.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
             } else {
-                match waiting.recv_timeout(patience) {
-                    Ok(line) => {
-                        self.batch.push(line);
-                        self.batch.extend(waiting.try_iter().take(OTLP_BATCH_MAX - self.batch.len()));
-                        false
-                    }
-                    Err(RecvTimeoutError::Timeout) => false,
-                    Err(RecvTimeoutError::Disconnected) => true,
-                }
+                let is_over = trough.wait(patience).is_err();
+                trough.take(&mut self.batch);
+                is_over
             };
             if is_over {
                 break;
@@ -189,14 +152,14 @@ impl Exporter {
                 due = self.now() + interval;
             }
         }
-        self.end(waiting);
+        self.end(trough);
     }
 
     /// One try for each thing that is left; a process that ends waits for nobody.
-    fn end(&mut self, waiting: &Receiver<Line>) {
+    fn end(&mut self, trough: &Trough) {
         self.try_again();
         loop {
-            self.batch.extend(waiting.try_iter().take(OTLP_BATCH_MAX - self.batch.len().min(OTLP_BATCH_MAX)));
+            trough.take(&mut self.batch);
             if self.batch.is_empty() {
                 break;
             }
@@ -229,22 +192,25 @@ impl Exporter {
         if self.batch.is_empty() {
             return None;
         }
-        let batch = std::mem::take(&mut self.batch);
         let signals = self.task.settings.signals;
         // Asked for after the exchanges were taken: their providers are enrolled by then.
         let (roll, snapshot) = (self.task.names.roll(), self.task.snapshots.current());
         let rules = snapshot.as_ref().map(|snapshot| snapshot.masking.clone()).unwrap_or_default();
         let (mut spans, mut records) = (Vec::new(), Vec::new());
-        for Line { core, logged } in &batch {
+        if signals.logs {
+            records.reserve(self.batch.len() * RECORD_BYTES);
+        }
+        for Line { core, logged } in &self.batch {
             let words = Words { core: *core, roll: &roll, rules: &rules };
             if signals.traces {
                 spans::add(logged, &words, snapshot.as_deref(), &mut spans);
             }
             if signals.logs {
-                records.push(records::record(logged, &words));
+                records::add(logged, &words, &mut records);
             }
         }
-        drop(batch);
+        let exchanges = self.batch.len() as u64;
+        self.batch.clear();
         let resource = || words::resource(&self.task.settings);
         let mut requests = Vec::new();
         if !spans.is_empty() {
@@ -252,8 +218,9 @@ impl Exporter {
             requests.push((Signal::Traces, spans::request(resource(), spans).encode_to_vec(), count));
         }
         if !records.is_empty() {
-            let count = records.len() as u64;
-            requests.push((Signal::Logs, records::request(resource(), records).encode_to_vec(), count));
+            let mut body = Vec::new();
+            records::request(&resource(), &records, &mut body);
+            requests.push((Signal::Logs, body, exchanges));
         }
         let mut after = None;
         for (signal, body, count) in requests {

@@ -14,14 +14,18 @@ use super::words::{self, Attributes};
 use crate::{
     base::now::Now,
     config::{Provider, Snapshot},
-    control::access_log::render::{Words, masked},
+    control::access_log::render::Words,
     ledger::{
         genai,
         logged::Logged,
         record::{Closed, Outcome, Record},
         trail::{Trail, Try},
     },
-    wire::{mask::Rules, openai::endpoint::Endpoint, trace_context::SpanId},
+    wire::{
+        mask::{Rules, masked},
+        openai::endpoint::Endpoint,
+        trace_context::SpanId,
+    },
 };
 
 /// A request with these spans.

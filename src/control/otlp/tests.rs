@@ -17,12 +17,16 @@ use opentelemetry_proto::tonic::{
 
 use super::*;
 use crate::{
-    base::ids::{ProviderId, ProviderRoll},
+    base::{
+        ids::{ProviderId, ProviderRoll},
+        limits::OTLP_WAITING_MAX,
+    },
     bridge::logpipe::tests::numbered,
     config::{Fake, compile},
     ledger::{
         book::Book,
         exposition::{self, Facts, Format},
+        logged::Logged,
         record::{Outcome, Record},
         sheet::Sheet,
         trail::Trail,
@@ -135,7 +139,7 @@ fn how_it_ended_is_told_by_status_and_severity() {
         assert_eq!(text(&span.attributes, "error.type"), error);
         assert_eq!(span.status.is_some(), is_error);
         let words = Words { core: 0, roll: &ProviderRoll::default(), rules: &Rules::default() };
-        let record = records::record(&logged, &words);
+        let record = records::tests::decoded(&logged, &words);
         assert_eq!(record.severity_text, severity);
         assert_eq!((record.span_id, record.trace_id), (span.span_id.clone(), span.trace_id.clone()));
     }
@@ -268,8 +272,8 @@ fn all_three_signals_arrive_and_the_last_before_the_end() {
     let (endpoint, gets) = collector(Vec::new());
     let (thread, tallies) = start(&format!("{endpoint}/base"), "headers = { x-key = \"secret\" }");
     let feed = thread.feed().expect("spans and records are wanted");
-    feed.offer(0, exchange(Some(CLIENT), Share::ALL));
-    feed.offer(1, exchange(Some(CLIENT), Share::ALL));
+    feed.offer(0, [exchange(Some(CLIENT), Share::ALL)].into_iter());
+    feed.offer(1, [exchange(Some(CLIENT), Share::ALL)].into_iter());
     drop(feed);
     assert!(thread.stop(PATIENCE));
     let (mut spans, mut records, mut points) = (0, 0, 0);
@@ -304,10 +308,10 @@ fn what_may_be_taken_later_is_tried_again_and_what_never_will_is_counted() {
     let (endpoint, gets) = collector(vec!["503 Later\r\nretry-after: 0", "400 No"]);
     let (thread, tallies) = start(&endpoint, "signals = [\"traces\"]");
     let feed = thread.feed().expect("spans are wanted");
-    feed.offer(0, exchange(Some(CLIENT), Share::ALL));
+    feed.offer(0, [exchange(Some(CLIENT), Share::ALL)].into_iter());
     let first = gets.recv_timeout(PATIENCE).expect("a try").1;
     assert_eq!(gets.recv_timeout(PATIENCE).expect("another").1, first);
-    feed.offer(0, exchange(Some(CLIENT), Share::ALL));
+    feed.offer(0, [exchange(Some(CLIENT), Share::ALL)].into_iter());
     gets.recv_timeout(PATIENCE).expect("the next");
     drop(feed);
     assert!(thread.stop(PATIENCE));
@@ -323,7 +327,7 @@ fn a_collector_that_does_not_answer_blocks_nobody_and_everything_is_accounted_fo
     let feed = thread.feed().expect("both are wanted");
     let line = exchange(Some(CLIENT), Share::ALL);
     let offered = (OTLP_WAITING_MAX + 4 * OTLP_BATCH_MAX) as u64;
-    (0..offered).for_each(|_| feed.offer(0, line.clone()));
+    (0..offered).for_each(|_| feed.offer(0, [line.clone()].into_iter()));
     let [_, (0, spans), (0, records)] = counts(&tallies) else { panic!("{:?}", counts(&tallies)) };
     assert!(records > 0 && spans == records * 3, "what found no room was counted at once");
     drop(feed);

@@ -39,6 +39,17 @@ const SHAPES: &[(&str, usize)] = &[
     ("eyJ", 20),         // a JSON Web Token
 ];
 
+/// By its first byte, which shapes a key may have: a bit for each.
+const BEGUN_BY: [u32; 256] = {
+    assert!(SHAPES.len() <= 32);
+    let mut begun_by = [0; 256];
+    let mut index = 0;
+    while index < SHAPES.len() {
+        begun_by[SHAPES[index].0.as_bytes()[0] as usize] |= 1 << index;
+        index += 1;
+    }
+    begun_by
+};
 /// The most bytes that tell a key.
 pub(super) const SHORTEST_KEY_BYTES_MAX: usize = 32;
 const _: () = {
@@ -57,38 +68,22 @@ const _: () = assert!("bearer".len() + SPACES_MAX + TOKEN_BYTES_MIN <= SHORTEST_
 /// A key or token that begins here. `rest` begins a word.
 pub(super) fn find(rest: &[u8]) -> Option<Find> {
     // Nearly every place is none: told by its first byte.
-    if !matches!(
-        rest.first()?,
-        b'r' | b's'
-            | b'g'
-            | b'c'
-            | b'x'
-            | b'A'
-            | b'y'
-            | b'h'
-            | b'p'
-            | b'f'
-            | b't'
-            | b'n'
-            | b'b'
-            | b'B'
-            | b'L'
-            | b'e'
-    ) {
-        return None;
+    let first = *rest.first()?;
+    if matches!(first, b'b' | b'B')
+        && let Some(find) = bearer(rest)
+    {
+        return Some(find);
     }
-    bearer(rest).or_else(|| {
-        SHAPES.iter().find_map(|(prefix, least)| {
-            let behind = rest.strip_prefix(prefix.as_bytes())?.get(..*least)?;
-            let is_key = behind.iter().all(|byte| is_token(*byte));
-            is_key.then_some(Find {
-                bytes: prefix.len() + least,
-                shown: 0,
-                label: LABEL,
-                tail: Some(is_token),
-            })
-        })
-    })
+    let mut shapes = BEGUN_BY[usize::from(first)];
+    while shapes != 0 {
+        let (prefix, least) = SHAPES[shapes.trailing_zeros() as usize];
+        shapes &= shapes - 1;
+        let behind = rest.strip_prefix(prefix.as_bytes()).and_then(|behind| behind.get(..least));
+        if behind.is_some_and(|behind| behind.iter().all(|byte| is_token(*byte))) {
+            return Some(Find { bytes: prefix.len() + least, shown: 0, label: LABEL, tail: Some(is_token) });
+        }
+    }
+    None
 }
 
 /// `Bearer` and what follows it, of which the word stays.

@@ -45,6 +45,11 @@ impl Patterns {
         self.0.is_none()
     }
 
+    /// Whether one of them matches anywhere.
+    pub(super) fn are_in(&self, text: &[u8]) -> bool {
+        self.0.as_ref().is_some_and(|regex| regex.is_match(text))
+    }
+
     /// For one text that grows at its end only.
     pub(super) fn search(&self) -> Search<'_> {
         Search { regex: self.0.as_ref(), next: None }

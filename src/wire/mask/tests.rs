@@ -194,10 +194,37 @@ fn cut_anywhere_a_text_longer_than_what_is_held_back_is_masked_alike() {
     }
 }
 
+const NAMES: &[&str] = &[
+    "openai/gpt-4o-mini-2024-07-18",
+    "0193b2f4-7c1e-7aaa-8bbb-0123456789ab",
+    "qwen/qwen3-coder:free (eu)",
+    "é",
+    "",
+];
+
+#[test]
+fn a_name_that_shows_nothing_is_handed_back_and_any_other_is_masked_alike() {
+    let rules = Rules { email: true, card: true, ..Rules::default() };
+    for name in NAMES {
+        assert!(matches!(super::masked(&rules, name), Cow::Borrowed(_)), "{name}");
+    }
+    for text in TEXTS.iter().chain(NAMES).chain(&[
+        "x/sk-12345678",
+        "a@b.cd",
+        "gsk_0123456789abcdefghij",
+        "(4111111111111111",
+    ]) {
+        for rules in [&rules, &all(), &Rules::default()] {
+            assert_eq!(super::masked(rules, text).as_bytes(), mask(rules, text.as_bytes()), "{text}");
+        }
+    }
+}
+
 #[test]
 fn mutated_texts_keep_the_promises() {
     let mut seeds: Vec<&[u8]> = TEXTS.iter().map(|text| text.as_bytes()).collect();
     let long = TEXTS.concat().repeat(4);
     seeds.push(long.as_bytes());
+    seeds.extend(NAMES.iter().map(|name| name.as_bytes()));
     mutate::each(&seeds, 2_000, fuzz_mask);
 }
