@@ -10,8 +10,9 @@ pub const READ_BYTES: usize = 16 << 10;
 /// pieces costs the kernel.
 pub const JOINED_WRITE_BYTES_MAX: usize = 2 << 10;
 /// Sends of events that a core queues before it tells the kernel of them, though its turn is not over. More would make the first
-/// wait for the last; fewer cost a system call each.
-pub const QUEUED_SENDS_MAX: u64 = 4;
+/// of a burst wait for the last. Fewer cost system calls and wake readers one by one: at four, 300 streams took 4 % more CPU an event,
+/// for a twentieth less delay.
+pub const QUEUED_SENDS_MAX: u64 = 8;
 /// Buffers a core keeps for reuse; beyond that they go back to the allocator.
 pub const POOLED_BUFFERS_MAX: usize = 512;
 /// Slots for exchanges' futures that a core keeps for reuse. One exchange is at work at a time, but hundreds may wait.
