@@ -7,6 +7,11 @@ use crate::base::limits::SERIES_MAX;
 pub trait CountKey: Ord + Copy {
     /// Stands for every key that came when the table was full.
     const OTHER: Self;
+
+    /// A small number that few of the keys in use share.
+    fn hint(self) -> usize {
+        0
+    }
 }
 
 impl CountKey for &'static str {
@@ -18,16 +23,34 @@ impl CountKey for &'static str {
 #[derive(Clone, Debug)]
 pub struct Counts<K> {
     rows: Vec<(K, u64)>,
+    /// Where to look first, by the key's hint: where one with that hint was last time. Never trusted: rows may have moved since.
+    recent: [u16; RECENT],
 }
+
+/// Keys that are found at once: the few of which nearly all counts are.
+const RECENT: usize = 16;
+const _: () = assert!(SERIES_MAX <= u16::MAX as usize);
 
 impl<K: CountKey> Counts<K> {
     pub const fn new() -> Self {
-        Self { rows: Vec::new() }
+        Self { rows: Vec::new(), recent: [0; RECENT] }
     }
 
+    #[inline]
     pub fn add(&mut self, key: K, count: u64) {
+        let recent = usize::from(self.recent[key.hint() % RECENT]);
+        match self.rows.get_mut(recent) {
+            Some((known, sum)) if *known == key => *sum = sum.saturating_add(count),
+            _ => self.search(key, count),
+        }
+    }
+
+    fn search(&mut self, key: K, count: u64) {
         match self.find(key) {
-            Ok(row) => self.bump(row, count),
+            Ok(row) => {
+                self.recent[key.hint() % RECENT] = u16::try_from(row).unwrap_or(0);
+                self.bump(row, count);
+            }
             Err(place) if self.rows.len() < SERIES_MAX - 1 => self.rows.insert(place, (key, count)),
             Err(_) => match self.find(K::OTHER) {
                 Ok(row) => self.bump(row, count),
@@ -123,6 +146,23 @@ mod tests {
         let mut merged = counts.clone();
         merged.merge(&counts);
         assert_eq!((merged.rows.len(), merged.total()), (SERIES_MAX, 2 * counts.total()));
+    }
+
+    #[test]
+    fn a_row_is_found_wherever_others_have_moved_it() {
+        let mut counts = Counts::new();
+        // Every key has the same hint, and each new one moves those before it.
+        for round in 1..=3 {
+            for key in (0..40_u64).rev() {
+                counts.add(key, 1);
+                counts.add(key, key);
+                assert_eq!(counts.of(key), (key + 1) * round);
+            }
+        }
+        assert_eq!(counts.rows.len(), 40);
+        counts.clear();
+        counts.add(7, 1);
+        assert_eq!(counts.iter().collect::<Vec<_>>(), [(7, 1)]);
     }
 
     #[test]

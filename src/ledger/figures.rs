@@ -80,45 +80,53 @@ impl Figures {
 
     /// Counts an exchange that has ended.
     pub(super) fn count(&mut self, record: &Record, outcome: Outcome) {
+        let mean_gap_us = record.gaps_us.checked_div(u64::from(record.gaps));
+        // These first: what each needs from memory is then on its way while the rest is done.
+        self.count_spreads(record, mean_gap_us);
         self.add(Sum::Requests, 1);
         self.add(Sum::Streams, u64::from(record.stream));
         self.add(Sum::Attempts, u64::from(record.attempts));
         self.add(Sum::BytesIn, record.bytes_in);
         self.add(Sum::BytesOut, record.bytes_out);
         bump(&mut self.outcomes, outcome.index(), 1);
+        if mean_gap_us.is_some() {
+            self.count_gaps(record);
+        }
+        record.phases.each_span_us(|phase, us| {
+            bump(&mut self.phases, phase.index(), 1);
+            bump(&mut self.phases_us, phase.index(), us);
+        });
+        let sums = if record.estimated { &mut self.estimated } else { &mut self.tokens };
+        record.tokens.each(|kind, count| bump(sums, kind.index(), count));
+        match record.cost {
+            Some(cost) => self.add(Sum::NanoUsd, cost.0),
+            None if record.tokens.total().is_some() => self.add(Sum::Unpriced, 1),
+            None => {}
+        }
+    }
+
+    fn count_spreads(&mut self, record: &Record, mean_gap_us: Option<u64>) {
         self.duration_us.record(record.duration_us());
         self.overhead_us.record(record.overhead_us());
         if let Some(first_token_us) = record.first_token_us() {
             self.first_token_us.record(first_token_us);
         }
-        if let Some(mean_us) = record.gaps_us.checked_div(u64::from(record.gaps)) {
-            self.add(Sum::Gaps, u64::from(record.gaps));
-            self.add(Sum::GapsUs, record.gaps_us);
-            self.gap_us.record(mean_us);
-            for (step, gaps) in record.gap_steps.iter().enumerate().filter(|(_, gaps)| **gaps > 0) {
-                bump(&mut self.plain, SUMS + step, u64::from(*gaps));
-            }
-        }
-        for (phase, us) in record.phases.spans_us() {
-            bump(&mut self.phases, phase.index(), 1);
-            bump(&mut self.phases_us, phase.index(), us);
-        }
-        self.count_tokens(record);
-    }
-
-    fn count_tokens(&mut self, record: &Record) {
-        let sums = if record.estimated { &mut self.estimated } else { &mut self.tokens };
-        for (kind, count) in record.tokens.reported() {
-            bump(sums, kind.index(), count);
+        if let Some(mean_gap_us) = mean_gap_us {
+            self.gap_us.record(mean_gap_us);
         }
         if !record.estimated {
             record.tokens.prompt.iter().for_each(|count| self.prompt_tokens.record(*count));
             record.tokens.completion.iter().for_each(|count| self.completion_tokens.record(*count));
         }
-        match record.cost {
-            Some(cost) => self.add(Sum::NanoUsd, cost.0),
-            None if record.tokens.total().is_some() => self.add(Sum::Unpriced, 1),
-            None => {}
+    }
+
+    fn count_gaps(&mut self, record: &Record) {
+        self.add(Sum::Gaps, u64::from(record.gaps));
+        self.add(Sum::GapsUs, record.gaps_us);
+        let sums = self.plain[SUMS..].chunks_mut(4).zip(record.gap_steps.chunks(4));
+        // A stream's gaps are alike: most steps have none, which is seen of four at once.
+        for (sums, gaps) in sums.filter(|(_, gaps)| gaps.iter().fold(0, |any, gaps| any | gaps) != 0) {
+            sums.iter_mut().zip(gaps).for_each(|(sum, gaps)| *sum = sum.saturating_add(u64::from(*gaps)));
         }
     }
 
@@ -204,6 +212,7 @@ impl Figures {
     }
 }
 
+#[inline]
 fn bump(sums: &mut [u64], index: usize, count: u64) {
     if let Some(sum) = sums.get_mut(index) {
         *sum = sum.saturating_add(count);

@@ -117,6 +117,7 @@ impl Record {
     }
 
     /// Ends the exchange and adds it to the sheet. What comes back is for the log; it can't be closed twice.
+    #[inline]
     pub fn close(mut self, now: Now, outcome: Outcome, sheet: &mut Sheet) -> Closed {
         self.end(now, outcome, sheet);
         Closed(self)
@@ -215,21 +216,28 @@ pub struct Phases {
 impl Phases {
     /// Each phase there was, with how long it was: together they are the duration.
     pub fn spans_us(&self) -> impl Iterator<Item = (Phase, u64)> {
-        let ends = [
-            (Phase::Head, self.head_read),
-            (Phase::Body, self.body_read),
-            (Phase::Connect, self.connected),
-            (Phase::Send, self.sent),
-            (Phase::FirstByte, self.first_byte),
-            (Phase::FirstToken, self.first_token),
-            (Phase::Rest, self.ended),
-        ];
+        let mut spans = [None; Phase::ALL.len()];
+        self.each_span_us(|phase, us| spans[phase.index()] = Some((phase, us)));
+        spans.into_iter().flatten()
+    }
+
+    /// The same for who counts them, without a list of them in between.
+    #[inline]
+    pub(super) fn each_span_us(&self, mut span: impl FnMut(Phase, u64)) {
         let mut before = self.started;
-        ends.into_iter().filter_map(move |(phase, end)| {
-            let us = end?.us_since(before);
-            before = before.max(end?);
-            Some((phase, us))
-        })
+        let mut until = |phase: Phase, end: Option<Now>| {
+            if let Some(end) = end {
+                span(phase, end.us_since(before));
+                before = before.max(end);
+            }
+        };
+        until(Phase::Head, self.head_read);
+        until(Phase::Body, self.body_read);
+        until(Phase::Connect, self.connected);
+        until(Phase::Send, self.sent);
+        until(Phase::FirstByte, self.first_byte);
+        until(Phase::FirstToken, self.first_token);
+        until(Phase::Rest, self.ended);
     }
 }
 
@@ -305,16 +313,25 @@ impl Tokens {
 
     /// The kinds that were reported.
     pub fn reported(self) -> impl Iterator<Item = (TokenKind, u64)> {
-        [
-            (TokenKind::Prompt, self.prompt),
-            (TokenKind::Completion, self.completion),
-            (TokenKind::Cached, self.cached),
-            (TokenKind::Reasoning, self.reasoning),
-            (TokenKind::AudioPrompt, self.audio_prompt),
-            (TokenKind::AudioCompletion, self.audio_completion),
-        ]
-        .into_iter()
-        .filter_map(|(kind, count)| Some((kind, count?)))
+        let mut counts = [None; TokenKind::ALL.len()];
+        self.each(|kind, count| counts[kind.index()] = Some((kind, count)));
+        counts.into_iter().flatten()
+    }
+
+    /// The same for who counts them, without a list of them in between.
+    #[inline]
+    pub(super) fn each(&self, mut tell: impl FnMut(TokenKind, u64)) {
+        let mut kind = |kind: TokenKind, count: Option<u64>| {
+            if let Some(count) = count {
+                tell(kind, count);
+            }
+        };
+        kind(TokenKind::Prompt, self.prompt);
+        kind(TokenKind::Completion, self.completion);
+        kind(TokenKind::Cached, self.cached);
+        kind(TokenKind::Reasoning, self.reasoning);
+        kind(TokenKind::AudioPrompt, self.audio_prompt);
+        kind(TokenKind::AudioCompletion, self.audio_completion);
     }
 }
 

@@ -73,8 +73,11 @@ pub struct SeriesTable {
     rows: Vec<Box<Series>>,
     /// Where a row lies, and one, from where its hash points to on; zero: nowhere.
     slots: Box<[u16; SLOTS]>,
-    seed: u64,
+    seed: Seed,
 }
+
+/// What nobody outside knows, so that nobody can find names that fall together.
+type Seed = [u64; 2];
 
 /// Twice as many as rows, so that a row is found within a few.
 const SLOTS: usize = LABEL_SETS_MAX * 2;
@@ -85,8 +88,7 @@ impl SeriesTable {
         let mut table = Self {
             rows: Vec::new(),
             slots: Box::new([0; SLOTS]),
-            // Nobody outside can find names that fall together.
-            seed: RandomState::new().hash_one(0),
+            seed: [0, 1].map(|half| RandomState::new().hash_one(half)),
         };
         table.begin();
         table
@@ -220,39 +222,53 @@ impl<'a> Key<'a> {
         Labels { operation, provider, model: model.clone(), caller, class }
     }
 
-    fn hash(&self, seed: u64) -> u64 {
-        let (model, operation) = (self.model.as_bytes(), self.operation.as_bytes());
+    /// The operation takes part by its length alone: there are few, and mostly one of them for a model.
+    fn hash(&self, seed: Seed) -> u64 {
         let provider = self.provider.map_or(u64::MAX, |id| u64::from(id.0));
-        // Lengths first, so that no two texts run together.
-        let lengths = (model.len() as u64) << 40 | (operation.len() as u64) << 32;
-        let mut hash = seed ^ lengths ^ (provider << 8) ^ u64::from(self.class.0);
-        hash = text(text(hash, model), operation);
-        match &self.caller {
-            Some(caller) => text(hash, caller.as_bytes()),
-            None => fold(hash),
+        let rest = provider << 16 ^ (self.operation.len() as u64) << 8 ^ u64::from(self.class.0);
+        // Two chains that do not wait for each other.
+        let caller = match &self.caller {
+            Some(caller) => pair(caller.as_bytes(), rest, seed),
+            None => fold(rest ^ seed[0], seed[1]),
+        };
+        let model = text(self.model.as_bytes(), seed);
+        fold(caller ^ seed[1], model ^ seed[0])
+    }
+}
+
+/// Sixteen bytes at a time; the last sixteen may be partly those before them. The length keeps apart what is then alike.
+fn text(bytes: &[u8], seed: Seed) -> u64 {
+    let mut hash = bytes.len() as u64;
+    let (pairs, rest) = bytes.as_chunks::<16>();
+    for bytes in pairs {
+        hash = pair(bytes, hash, seed);
+    }
+    match (rest, bytes.last_chunk::<16>()) {
+        ([], _) => hash,
+        (_, Some(last)) => pair(last, hash, seed),
+        (short, None) => {
+            let mut last = [0; 16];
+            last.iter_mut().zip(short).for_each(|(last, byte)| *last = *byte);
+            pair(&last, hash, seed)
         }
     }
 }
 
-/// Eight bytes at a time.
-fn text(hash: u64, bytes: &[u8]) -> u64 {
-    let mut hash = hash;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
-        hash = fold(hash ^ u64::from_le_bytes(*word));
-    }
-    if !rest.is_empty() {
-        let word = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        hash = fold(hash ^ word);
-    }
-    hash
+fn pair(bytes: &[u8; 16], before: u64, [left, right]: Seed) -> u64 {
+    let word = u128::from_le_bytes(*bytes);
+    let (low, high) = halves(word);
+    fold(low ^ left, high ^ right ^ before)
 }
 
-/// Spreads every bit upward and back.
-fn fold(bits: u64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of a product are what is wanted")]
-    let halves = |wide: u128| wide as u64 ^ (wide >> 64) as u64;
-    halves(u128::from(bits) * 0x9e37_79b9_7f4a_7c15)
+/// Spreads every bit of both upward and back.
+fn fold(left: u64, right: u64) -> u64 {
+    let (low, high) = halves(u128::from(left) * u128::from(right));
+    low ^ high
+}
+
+fn halves(wide: u128) -> (u64, u64) {
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+    (wide as u64, (wide >> 64) as u64)
 }
 
 fn place(hash: u64) -> usize {

@@ -149,6 +149,10 @@ pub struct RequestKey {
 
 impl CountKey for RequestKey {
     const OTHER: Self = Self { provider: None, status: 0, operation: "other" };
+
+    fn hint(self) -> usize {
+        self.provider.map_or(0, |provider| usize::from(provider.0)) ^ usize::from(self.status >> 4)
+    }
 }
 
 /// One row of `attempts`; no provider stands for the providers that found no row.
@@ -160,6 +164,10 @@ pub struct AttemptKey {
 
 impl CountKey for AttemptKey {
     const OTHER: Self = Self { provider: None, result: AttemptResult::Lost };
+
+    fn hint(self) -> usize {
+        self.provider.map_or(0, |provider| usize::from(provider.0)) ^ (self.result as usize) << 2
+    }
 }
 
 /// One row of `moves`.
