@@ -78,7 +78,7 @@ impl Feed {
 
     fn spans_of(&self, logged: &Logged) -> u64 {
         let trail = logged.closed.trail.as_deref().filter(|trail| self.signals.traces && trail.is_sampled());
-        trail.map_or(0, |trail| 1 + trail.tries.len() as u64)
+        trail.map_or(0, |trail| 1 + trail.tries().len() as u64)
     }
 }
 
