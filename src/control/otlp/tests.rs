@@ -19,7 +19,7 @@ use super::*;
 use crate::{
     base::{
         ids::{ProviderId, ProviderRoll},
-        limits::OTLP_WAITING_MAX,
+        limits::{OTLP_BATCH_MAX, OTLP_WAITING_MAX},
     },
     bridge::logpipe::tests::numbered,
     config::{Fake, compile},
