@@ -10,7 +10,10 @@ use ringway::{
         now::Now,
     },
     config::LogFormat,
-    control::access_log::{Words, line},
+    control::{
+        access_log::{Told, Words, line},
+        otlp::add_record,
+    },
     ledger::{
         logged::{Keep, Logged},
         record::{Outcome, Record, Tokens},
@@ -61,11 +64,27 @@ fn log_line(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 text.clear();
-                line(format, black_box(&logged), &words, &mut text);
+                line(format, &Told::of(black_box(&logged), &words), &mut text);
                 text.len()
             });
         });
     }
+    group.bench_function("otlp", |b| {
+        b.iter(|| {
+            text.clear();
+            add_record(&Told::of(black_box(&logged), &words), &mut text);
+            text.len()
+        });
+    });
+    group.bench_function("json and otlp", |b| {
+        b.iter(|| {
+            text.clear();
+            let told = Told::of(black_box(&logged), &words);
+            line(LogFormat::Json, &told, &mut text);
+            add_record(&told, &mut text);
+            text.len()
+        });
+    });
     group.bench_function("mask a model's name", |b| {
         b.iter(|| masked(&rules, black_box("openai/gpt-4o-mini-2024-07-18")).len());
     });

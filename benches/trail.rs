@@ -13,16 +13,24 @@ const PARENT: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 fn trail(bench: &mut Criterion) {
     bench.bench_function("trail/parse", |b| b.iter(|| TraceParent::parse(black_box(PARENT))));
-    bench.bench_function("trail/exchange of one attempt", |b| {
+    let client = TraceParent::parse(PARENT);
+    for (name, client, share) in
+        [("sampled", client, Share::ALL), ("not sampled", None, Share::of_million(0))]
+    {
+        exchange(bench, name, client, share);
+    }
+}
+
+fn exchange(bench: &mut Criterion, name: &str, client: Option<TraceParent>, share: Share) {
+    bench.bench_function(&format!("trail/exchange of one attempt, {name}"), |b| {
         let mut chance = 1u64;
         let mut next = || {
             chance = chance.wrapping_mul(0x2545_F491_4F6C_DD1D) + 1;
             chance
         };
         b.iter(|| {
-            let client = TraceParent::parse(black_box(PARENT));
-            let mut trail = Box::new(Trail::join(client, true, Share::ALL, &mut next));
-            trail.begin(ProviderId(0), "gpt-4o-mini".into(), Now(1), &mut next);
+            let mut trail = Box::new(Trail::join(black_box(client), true, share, &mut next));
+            trail.begin(ProviderId(0), "gpt-4o-mini", Now(1), &mut next);
             black_box(trail.onward());
             trail
         });

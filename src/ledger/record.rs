@@ -102,9 +102,9 @@ impl Record {
         }
     }
 
-    /// The attempt under way, where attempts are kept.
+    /// The attempt under way, where spans are made of attempts.
     pub fn last_try(&mut self) -> Option<&mut Try> {
-        self.trail.as_mut()?.tries.last_mut()
+        self.trail.as_mut()?.last_try()
     }
 
     /// Nothing could be done between these moments but wait for `party`: this is not our overhead.

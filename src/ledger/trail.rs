@@ -1,5 +1,6 @@
 //! Which trace an exchange belongs to, and what became of each of its attempts. Kept only where somebody wants to know: a
-//! record without a trail costs its exchange one branch for each thing that would stand here.
+//! record without a trail costs its exchange one branch for each thing that would stand here, and a trace of which no spans are
+//! made no more than its numbers.
 
 use smallvec::SmallVec;
 
@@ -19,9 +20,13 @@ pub struct Trail {
     pub parent: Option<SpanId>,
     flags: Flags,
     keeps_state: bool,
-    /// In the order in which they began.
-    pub tries: SmallVec<[Try; 2]>,
+    /// The attempt that began last, as its provider is told of it.
+    tried: Option<SpanId>,
+    /// In the order in which they began; none where no spans are made of them.
+    tries: Option<Box<Tries>>,
 }
+
+type Tries = SmallVec<[Try; 2]>;
 
 /// One attempt.
 #[derive(Clone, Debug)]
@@ -50,7 +55,7 @@ impl Trail {
     ) -> Self {
         let span = Some(fresh_span(&mut chance));
         if let Some(TraceParent { trace, span: parent, flags }) = client {
-            return Self { trace, span, parent: Some(parent), flags, keeps_state, tries: SmallVec::new() };
+            return Self { trace, span, parent: Some(parent), flags, keeps_state, tried: None, tries: None };
         }
         let trace = loop {
             let number = u128::from(chance()) << 64 | u128::from(chance());
@@ -60,13 +65,13 @@ impl Trail {
         };
         let flags = Flags::sampled(share.keeps(trace));
         // A state belongs to a parent.
-        Self { trace, span, parent: None, flags, keeps_state: false, tries: SmallVec::new() }
+        Self { trace, span, parent: None, flags, keeps_state: false, tried: None, tries: None }
     }
 
     /// Knows of the client's trace, and takes no part in it.
     pub fn note(client: TraceParent) -> Self {
         let TraceParent { trace, span: parent, flags } = client;
-        Self { trace, span: None, parent: Some(parent), flags, keeps_state: true, tries: SmallVec::new() }
+        Self { trace, span: None, parent: Some(parent), flags, keeps_state: true, tried: None, tries: None }
     }
 
     /// Whether spans are made of it.
@@ -78,39 +83,53 @@ impl Trail {
         self.flags
     }
 
+    /// What is known of each attempt, where spans are made of them.
+    pub fn tries(&self) -> &[Try] {
+        self.tries.as_deref().map_or(&[], SmallVec::as_slice)
+    }
+
+    /// The attempt under way, where spans are made of attempts.
+    pub fn last_try(&mut self) -> Option<&mut Try> {
+        self.tries.as_mut()?.last_mut()
+    }
+
     /// An attempt begins.
-    pub fn begin(&mut self, provider: ProviderId, model: ModelName, now: Now, chance: impl FnMut() -> u64) {
+    pub fn begin(&mut self, provider: ProviderId, model: &str, now: Now, chance: impl FnMut() -> u64) {
         let span = self.span.map(|_| fresh_span(chance));
+        self.tried = span;
+        if !self.is_sampled() {
+            return;
+        }
         let (ended, status, failure, reused) = (None, 0, None, false);
-        self.tries.push(Try { span, provider, model, began: now, ended, status, failure, reused });
+        let tried = Try { span, provider, model: model.into(), began: now, ended, status, failure, reused };
+        self.tries.get_or_insert_default().push(tried);
     }
 
     /// A trail of one attempt alone, which runs beside the last one.
-    pub fn beside(
-        &self,
-        provider: ProviderId,
-        model: ModelName,
-        now: Now,
-        chance: impl FnMut() -> u64,
-    ) -> Self {
-        let mut beside = Self { tries: SmallVec::new(), ..self.clone() };
+    pub fn beside(&self, provider: ProviderId, model: &str, now: Now, chance: impl FnMut() -> u64) -> Self {
+        let Self { trace, span, parent, flags, keeps_state, .. } = *self;
+        let mut beside = Self { trace, span, parent, flags, keeps_state, tried: None, tries: None };
         beside.begin(provider, model, now, chance);
         beside
     }
 
     /// Takes the attempt that ran beside the last one. The one that goes on stands last; the other has ended, for this reason.
     pub fn join_beside(&mut self, beside: Self, it_goes_on: bool, now: Now, failure: &'static str) {
-        let last = self.tries.len().saturating_sub(1);
-        let place = if it_goes_on { self.tries.len() } else { last };
-        self.tries.insert_many(place, beside.tries);
-        if let Some(other) = self.tries.get_mut(last) {
+        if it_goes_on {
+            self.tried = beside.tried;
+        }
+        let (Some(tries), Some(beside)) = (&mut self.tries, beside.tries) else { return };
+        let last = tries.len().saturating_sub(1);
+        let place = if it_goes_on { tries.len() } else { last };
+        tries.insert_many(place, *beside);
+        if let Some(other) = tries.get_mut(last) {
             (other.ended, other.failure) = (Some(now), Some(failure));
         }
     }
 
     /// What the provider of the last attempt is told; `None`: what the client said goes on unchanged.
     pub fn onward(&self) -> Option<Onward> {
-        let span = self.tries.last()?.span?;
+        let span = self.tried?;
         let parent = TraceParent { trace: self.trace, span, flags: self.flags }.render();
         Some(Onward { parent, keeps_state: self.keeps_state })
     }
@@ -156,7 +175,7 @@ mod tests {
         assert!(trail.is_sampled(), "the parent decides, not the share");
         check_onward(&trail, None);
         for expect in ["0000000000000002", "0000000000000003"] {
-            trail.begin(ProviderId(0), "m".into(), Now(1), &mut chance);
+            trail.begin(ProviderId(0), "m", Now(1), &mut chance);
             check_onward(&trail, Some((&format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{expect}-01"), true)));
         }
     }
@@ -175,7 +194,8 @@ mod tests {
         assert!(of(1 << 61, half).is_sampled() && !of(1 << 62, half).is_sampled());
         assert!(!of(1, Share::of_million(0)).is_sampled());
         let mut trail = of(1, half);
-        trail.begin(ProviderId(0), "m".into(), Now(1), || 5);
+        trail.begin(ProviderId(0), "m", Now(1), || 5);
+        assert!(trail.tries().len() == 1);
         check_onward(&trail, Some(("00-00000000000000010000000000000001-0000000000000005-01", false)));
     }
 
@@ -184,24 +204,48 @@ mod tests {
         for it_goes_on in [false, true] {
             let mut chance = counting();
             let mut trail = Trail::join(None, true, Share::ALL, &mut chance);
-            trail.begin(ProviderId(0), "slow".into(), Now(1), &mut chance);
-            let beside = trail.beside(ProviderId(1), "hedge".into(), Now(2), &mut chance);
+            trail.begin(ProviderId(0), "slow", Now(1), &mut chance);
+            let beside = trail.beside(ProviderId(1), "hedge", Now(2), &mut chance);
             assert_ne!(
                 beside.onward().map(|onward| onward.parent),
                 trail.onward().map(|onward| onward.parent)
             );
             trail.join_beside(beside, it_goes_on, Now(3), "cancelled");
-            let told: Vec<_> =
-                trail.tries.iter().map(|tried| (tried.model.as_str(), tried.ended, tried.failure)).collect();
+            let told: Vec<_> = trail
+                .tries()
+                .iter()
+                .map(|tried| (tried.model.as_str(), tried.ended, tried.failure))
+                .collect();
             let expect = if it_goes_on { ["slow", "hedge"] } else { ["hedge", "slow"] };
             assert_eq!(told, [(expect[0], Some(Now(3)), Some("cancelled")), (expect[1], None, None)]);
         }
     }
 
     #[test]
+    fn of_a_trace_that_is_not_kept_the_provider_is_told_and_no_more_is_known() {
+        assert!(size_of::<Trail>() <= 64, "one line of the cache");
+        let mut chance = counting();
+        let mut trail = Trail::join(None, true, Share::of_million(0), &mut chance);
+        let told = |trail: &Trail| {
+            let onward = trail.onward().expect("an attempt is under way");
+            String::from_utf8_lossy(&onward.parent[36..]).into_owned()
+        };
+        trail.begin(ProviderId(0), "a", Now(1), &mut chance);
+        let first = told(&trail);
+        let beside = trail.beside(ProviderId(1), "b", Now(2), &mut chance);
+        let second = told(&beside);
+        assert!(first != second && first.ends_with("-00") && second.ends_with("-00"));
+        trail.join_beside(beside.clone(), false, Now(3), "lost");
+        assert_eq!(told(&trail), first);
+        trail.join_beside(beside, true, Now(3), "lost");
+        assert_eq!(told(&trail), second);
+        assert!(trail.tries().is_empty() && trail.last_try().is_none());
+    }
+
+    #[test]
     fn who_only_notes_a_trace_says_nothing_of_its_own() {
         let mut trail = Trail::note(TraceParent::parse(THEIRS).expect("good"));
-        trail.begin(ProviderId(0), "m".into(), Now(1), || unreachable!("no number is made"));
+        trail.begin(ProviderId(0), "m", Now(1), || unreachable!("no number is made"));
         check_onward(&trail, None);
         assert!(!trail.is_sampled());
     }

@@ -3,6 +3,8 @@
 //! What is not exactly as the recommendation has it is no trace: whoever reads it begins a new one, and the `tracestate`
 //! beside it means nothing then.
 
+use std::num::NonZeroU64;
+
 use super::http1::{
     Known,
     fields::{self, Field},
@@ -15,7 +17,7 @@ pub struct TraceId(u128);
 
 /// A span's number; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpanId(u64);
+pub struct SpanId(NonZeroU64);
 
 impl TraceId {
     /// `None` for zero, which means that there is none.
@@ -37,11 +39,11 @@ impl TraceId {
 impl SpanId {
     /// `None` for zero, which means that there is none.
     pub fn new(number: u64) -> Option<Self> {
-        (number != 0).then_some(Self(number))
+        NonZeroU64::new(number).map(Self)
     }
 
     pub fn bytes(self) -> [u8; 8] {
-        self.0.to_be_bytes()
+        self.0.get().to_be_bytes()
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
 
 use self::outlet::{Outlet, Unwritten};
 pub(in crate::control) use self::render::is_unfit;
-pub use self::render::{Words, line};
+pub use self::render::{Told, Words, line};
 use crate::{
     base::limits::{LOG_BUSY_LINES, LOG_BUSY_SHARE, LOG_FLUSH_TIME},
     bridge::{
@@ -190,7 +190,7 @@ const WRITE_BYTES: usize = 64 << 10;
 impl Writer {
     /// Writes all that waits, pipe by pipe. Returns how many lines that were.
     fn write_all(&mut self, lines: &mut Vec<Logged>) -> usize {
-        let pipes = self.task.pipes.clone();
+        let (pipes, feed) = (self.task.pipes.clone(), self.task.feed.clone());
         // Asked for once there is a line, and not before it was taken: its provider is enrolled by then.
         let mut known = None;
         let mut written = 0;
@@ -204,23 +204,28 @@ impl Writer {
             let (roll, (rules, payload_bytes_max)) =
                 known.get_or_insert_with(|| (self.task.names.roll(), self.rules()));
             let words = Words { core, roll, rules };
+            let mut filling = feed.as_ref().map(Feed::open);
             for line in lines.iter_mut() {
                 let payload = line.payload.take();
+                let told = Told::of(line, &words);
                 if let Some(keeper) = self.task.keeper.as_ref().filter(|_| line.is_kept()) {
                     let (rules, bytes_max) = (rules.clone(), *payload_bytes_max);
                     let spoken = payload.map(|payload| Spoken { payload, rules, bytes_max });
-                    keeper.keep(render::row(line, &words), spoken);
+                    keeper.keep(render::row(&told), spoken);
                 }
                 if self.outlet.is_some() {
-                    render::line(self.task.format, line, &words, &mut self.text);
+                    render::line(self.task.format, &told, &mut self.text);
                     self.rendered += 1;
+                }
+                if let Some(filling) = &mut filling {
+                    filling.record(&told);
                 }
                 if self.text.len() >= WRITE_BYTES {
                     self.hand_on();
                 }
             }
-            match &self.task.feed {
-                Some(feed) => feed.offer(core, lines.drain(..)),
+            match filling {
+                Some(filling) => filling.close(core, lines.drain(..)),
                 None => lines.clear(),
             }
         }

@@ -3,14 +3,17 @@
 //!
 //! Times are the wall clock's when the exchange ended, in UTC; durations are milliseconds with microseconds behind the point.
 
-use std::{net::IpAddr, sync::LazyLock};
+use std::{borrow::Cow, cell::OnceCell, net::IpAddr, sync::LazyLock};
 
 use super::digits;
 use crate::{
     base::{ids::ProviderRoll, money::NanoUsd},
     config::LogFormat,
     control::log_store::Row,
-    ledger::{logged::Logged, record::Record},
+    ledger::{
+        logged::Logged,
+        record::{ModelName, Record},
+    },
     wire::{
         mask::{Rules, masked},
         openai::endpoint::Endpoint,
@@ -28,21 +31,51 @@ pub struct Words<'a> {
 /// For identifiers: their digits are nobody's number.
 static KEYS_ALONE: LazyLock<Rules> = LazyLock::new(Rules::default);
 
+/// An exchange as it may be told, to as many as want it: what has to be masked is masked once.
+pub struct Told<'a> {
+    pub(in crate::control) logged: &'a Logged,
+    words: &'a Words<'a>,
+    names: OnceCell<Names<'a>>,
+}
+
+/// What clients write as they like. A key ends up there sooner than one thinks.
+struct Names<'a> {
+    request_id: Cow<'a, str>,
+    asked: Cow<'a, str>,
+    used: Cow<'a, str>,
+}
+
+impl<'a> Told<'a> {
+    pub fn of(logged: &'a Logged, words: &'a Words<'a>) -> Self {
+        Self { logged, words, names: OnceCell::new() }
+    }
+
+    fn names(&self) -> &Names<'a> {
+        let Self { logged, words, .. } = *self;
+        let model = |name: &'a ModelName| masked(words.rules, name.as_str());
+        self.names.get_or_init(|| Names {
+            request_id: masked(&KEYS_ALONE, &logged.request_id),
+            asked: model(&logged.closed.model_asked),
+            used: model(&logged.closed.model_used),
+        })
+    }
+}
+
 /// Adds the line, and the line feed that ends it, to `text`.
-pub fn line(format: LogFormat, logged: &Logged, words: &Words<'_>, text: &mut Vec<u8>) {
+pub fn line(format: LogFormat, told: &Told<'_>, text: &mut Vec<u8>) {
     text.reserve(LINE_BYTES);
     let start = text.len();
     match format {
         LogFormat::Json => {
-            members(logged, words, |name, value| json_member(name, value, text));
+            members(told, &mut JsonMembers(text));
             // In the place of the comma before the first member.
             if let Some(first) = text.get_mut(start) {
                 *first = b'{';
             }
             text.push(b'}');
         }
-        LogFormat::Logfmt => members(logged, words, |name, value| logfmt_member(name, value, text)),
-        LogFormat::Combined => combined(logged, text),
+        LogFormat::Logfmt => members(told, &mut |name, value: Value<'_>| logfmt_member(name, value, text)),
+        LogFormat::Combined => combined(told.logged, text),
     }
     text.push(b'\n');
 }
@@ -56,12 +89,43 @@ pub(in crate::control) struct Name {
     pub(in crate::control) plain: &'static str,
     /// As it stands in an object, behind another member.
     json: &'static str,
+    /// As the first field of a protobuf message.
+    pub(in crate::control) field: &'static [u8],
 }
 
 macro_rules! name {
     ($name:literal) => {
-        Name { plain: $name, json: concat!(",\"", $name, "\":") }
+        Name {
+            plain: $name,
+            json: concat!(",\"", $name, "\":"),
+            field: const { &first_field::<{ $name.len() + 2 }>($name) },
+        }
     };
+}
+
+/// Number, layout and length take a byte each.
+const fn first_field<const BYTES: usize>(name: &str) -> [u8; BYTES] {
+    let (mut field, mut at) = ([0; BYTES], 0);
+    assert!(name.len() < 0x80 && name.len() + 2 == BYTES);
+    #[expect(clippy::cast_possible_truncation, reason = "less than 128")]
+    let length = name.len() as u8;
+    (field[0], field[1]) = (1 << 3 | 2, length);
+    while at < name.len() {
+        field[at + 2] = name.as_bytes()[at];
+        at += 1;
+    }
+    field
+}
+
+/// Who is told the members.
+pub(in crate::control) trait Listener {
+    fn hear(&mut self, name: Name, value: Value<'_>);
+}
+
+impl<F: FnMut(Name, Value<'_>)> Listener for F {
+    fn hear(&mut self, name: Name, value: Value<'_>) {
+        self(name, value);
+    }
 }
 
 /// A member's value.
@@ -96,48 +160,46 @@ impl From<Option<u64>> for Value<'_> {
 }
 
 /// Everything a line says, in its order. What is not known is said to be absent.
-pub(in crate::control) fn members(logged: &Logged, words: &Words<'_>, mut say: impl FnMut(Name, Value<'_>)) {
+pub(in crate::control) fn members(told: &Told<'_>, listener: &mut impl Listener) {
+    let Told { logged, words, .. } = *told;
     let record = &logged.closed;
     let caller = logged.caller.as_ref();
-    // What clients write as they like. A key ends up there sooner than one thinks.
-    let id = masked(&KEYS_ALONE, &logged.request_id);
-    let asked = masked(words.rules, record.model_asked.as_str());
-    let used = masked(words.rules, record.model_used.as_str());
+    let Names { request_id, asked, used } = told.names();
     let provider = record.provider.map(|id| words.roll.name(id).unwrap_or("unknown"));
     let word = |word: Option<&'static str>| word.map_or(Value::Absent, Value::Word);
-    say(name!("time"), Value::Time { unix_ms: logged.ended_unix_ms });
-    say(name!("request_id"), known(&id));
-    say(name!("caller_id"), caller.map(|caller| caller.id.as_str()).into());
-    say(name!("caller"), caller.map(|caller| &*caller.name).into());
-    say(name!("address"), Value::Address(logged.address));
-    say(name!("method"), word(logged.method.and_then(|method| method.token())));
-    say(name!("operation"), Value::Word(record.operation));
-    say(name!("route"), logged.route.as_deref().into());
-    say(name!("model_asked"), known(&asked));
-    say(name!("model_used"), known(&used));
-    say(name!("provider"), provider.into());
-    say(name!("status"), Some(u64::from(record.status)).filter(|status| *status > 0).into());
-    say(name!("outcome"), Value::Word(record.outcome().name()));
-    say(name!("refusal"), word(record.refusal));
-    say(name!("attempts"), Value::Number(record.attempts.into()));
-    say(name!("stream"), Value::Flag(record.stream));
-    say(name!("prompt_tokens"), record.tokens.prompt.into());
-    say(name!("completion_tokens"), record.tokens.completion.into());
-    say(name!("cached_tokens"), record.tokens.cached.into());
-    say(name!("reasoning_tokens"), record.tokens.reasoning.into());
-    say(name!("tokens_source"), word(source(record)));
-    say(name!("cost_usd"), record.cost.map_or(Value::Absent, Value::Usd));
-    say(name!("bytes_in"), Value::Number(record.bytes_in));
-    say(name!("bytes_out"), Value::Number(record.bytes_out));
-    say(name!("duration_ms"), Value::Millis { us: record.duration_us() });
-    say(name!("overhead_ms"), Value::Millis { us: record.overhead_us() });
-    say(name!("upstream_ms"), Value::Millis { us: record.upstream_us() });
-    say(name!("ttft_ms"), record.first_token_us().map_or(Value::Absent, |us| Value::Millis { us }));
-    say(name!("unheard"), word(record.unheard.map(|unheard| unheard.end.name())));
-    say(name!("unheard_bytes"), record.unheard.map(|unheard| unheard.bytes).into());
+    listener.hear(name!("time"), Value::Time { unix_ms: logged.ended_unix_ms });
+    listener.hear(name!("request_id"), known(request_id));
+    listener.hear(name!("caller_id"), caller.map(|caller| caller.id.as_str()).into());
+    listener.hear(name!("caller"), caller.map(|caller| &*caller.name).into());
+    listener.hear(name!("address"), Value::Address(logged.address));
+    listener.hear(name!("method"), word(logged.method.and_then(|method| method.token())));
+    listener.hear(name!("operation"), Value::Word(record.operation));
+    listener.hear(name!("route"), logged.route.as_deref().into());
+    listener.hear(name!("model_asked"), known(asked));
+    listener.hear(name!("model_used"), known(used));
+    listener.hear(name!("provider"), provider.into());
+    listener.hear(name!("status"), Some(u64::from(record.status)).filter(|status| *status > 0).into());
+    listener.hear(name!("outcome"), Value::Word(record.outcome().name()));
+    listener.hear(name!("refusal"), word(record.refusal));
+    listener.hear(name!("attempts"), Value::Number(record.attempts.into()));
+    listener.hear(name!("stream"), Value::Flag(record.stream));
+    listener.hear(name!("prompt_tokens"), record.tokens.prompt.into());
+    listener.hear(name!("completion_tokens"), record.tokens.completion.into());
+    listener.hear(name!("cached_tokens"), record.tokens.cached.into());
+    listener.hear(name!("reasoning_tokens"), record.tokens.reasoning.into());
+    listener.hear(name!("tokens_source"), word(source(record)));
+    listener.hear(name!("cost_usd"), record.cost.map_or(Value::Absent, Value::Usd));
+    listener.hear(name!("bytes_in"), Value::Number(record.bytes_in));
+    listener.hear(name!("bytes_out"), Value::Number(record.bytes_out));
+    listener.hear(name!("duration_ms"), Value::Millis { us: record.duration_us() });
+    listener.hear(name!("overhead_ms"), Value::Millis { us: record.overhead_us() });
+    listener.hear(name!("upstream_ms"), Value::Millis { us: record.upstream_us() });
+    listener.hear(name!("ttft_ms"), record.first_token_us().map_or(Value::Absent, |us| Value::Millis { us }));
+    listener.hear(name!("unheard"), word(record.unheard.map(|unheard| unheard.end.name())));
+    listener.hear(name!("unheard_bytes"), record.unheard.map(|unheard| unheard.bytes).into());
     let trail = record.trail.as_ref();
-    say(name!("trace_id"), trail.map_or(Value::Absent, |trail| Value::Trace(trail.trace)));
-    say(name!("core"), Value::Number(words.core as u64));
+    listener.hear(name!("trace_id"), trail.map_or(Value::Absent, |trail| Value::Trace(trail.trace)));
+    listener.hear(name!("core"), Value::Number(words.core as u64));
 }
 
 /// How the tokens are known, if they are.
@@ -151,18 +213,20 @@ fn source(record: &Record) -> Option<&'static str> {
 }
 
 /// The exchange as it is kept: the line as JSON, and what it is found by.
-pub(super) fn row(logged: &Logged, words: &Words<'_>) -> Row {
+pub(super) fn row(told: &Told<'_>) -> Row {
+    let Told { logged, words, .. } = *told;
     let record = &logged.closed;
     let mut text = Vec::new();
-    line(LogFormat::Json, logged, words, &mut text);
+    line(LogFormat::Json, told, &mut text);
+    let names = told.names();
     text.pop();
     let caller = logged.caller.as_ref();
     Row {
         ended_unix_ms: logged.ended_unix_ms,
-        request_id: masked(&KEYS_ALONE, &logged.request_id).into_owned(),
+        request_id: names.request_id.clone().into_owned(),
         caller_id: caller.map(|caller| caller.id.to_string()).unwrap_or_default(),
         caller: caller.map(|caller| caller.name.to_string()).unwrap_or_default(),
-        model: masked(words.rules, record.model_asked.as_str()).into_owned(),
+        model: names.asked.clone().into_owned(),
         provider: record.provider.and_then(|id| words.roll.name(id)).unwrap_or_default().to_owned(),
         status: record.status,
         line: String::from_utf8(text).unwrap_or_default(),
@@ -176,7 +240,16 @@ fn known(text: &str) -> Value<'_> {
 }
 
 /// Every member stands in every object: a reader that loads them into a table meets one set of columns.
-// Inlined, because then each member's name has a length that is known, and its kind of value is not looked at.
+struct JsonMembers<'a>(&'a mut Vec<u8>);
+
+impl Listener for JsonMembers<'_> {
+    // Inlined, because then each member's name has a length that is known, and its kind of value is not looked at.
+    #[inline(always)]
+    fn hear(&mut self, name: Name, value: Value<'_>) {
+        json_member(name, value, self.0);
+    }
+}
+
 #[inline(always)]
 fn json_member(name: Name, value: Value<'_>, text: &mut Vec<u8>) {
     text.extend_from_slice(name.json.as_bytes());
@@ -404,7 +477,9 @@ mod tests {
     fn rendered(format: LogFormat, logged: &Logged) -> String {
         let mut text = Vec::new();
         let rules = Rules { email: true, ..Rules::default() };
-        line(format, logged, &Words { core: 3, roll: &roll(), rules: &rules }, &mut text);
+        let roll = roll();
+        let words = Words { core: 3, roll: &roll, rules: &rules };
+        line(format, &Told::of(logged, &words), &mut text);
         String::from_utf8(text).expect("text")
     }
 

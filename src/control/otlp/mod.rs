@@ -1,5 +1,5 @@
-//! Telemetry for an OpenTelemetry collector: a thread that takes what the log thread hands on, makes spans and records of
-//! it, and reads the figures each interval. A collector that is slow, full or gone costs telemetry, which is counted, and
+//! Telemetry for an OpenTelemetry collector: a thread that takes records and sampled exchanges from the log thread, makes spans
+//! of these, and reads the figures each interval. A collector that is slow, full or gone costs telemetry, which is counted, and
 //! nobody else anything.
 
 mod feed;
@@ -23,14 +23,15 @@ use std::{
 use prost::Message;
 use rustls::ClientConfig;
 
-pub use self::{feed::Feed, post::Signal};
+pub use self::{feed::Feed, post::Signal, records::add as add_record};
 use self::{
-    feed::{Line, Trough},
+    feed::{Batch, Line, Records, Trough},
     post::{Collector, NotTaken},
+    records::Preamble,
 };
 use crate::{
     base::{
-        limits::{OTLP_BACKOFF, OTLP_BACKOFF_MAX, OTLP_BATCH_MAX, OTLP_TRIES_MAX},
+        limits::{OTLP_BACKOFF, OTLP_BACKOFF_MAX, OTLP_TRIES_MAX},
         now::Now,
     },
     bridge::{bulletin::Bulletin, tally::Tally},
@@ -64,11 +65,12 @@ pub struct OtlpThread {
 
 impl OtlpThread {
     pub fn start(task: Task, log: Log) -> io::Result<Self> {
-        let (feed, trough) = feed::pair(task.settings.signals, task.tallies.clone());
+        let preamble = Preamble::new(&words::resource(&task.settings));
+        let (feed, trough) = feed::pair(task.settings.signals, preamble.room(), task.tallies.clone());
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         let thread = std::thread::Builder::new().name("rw-otlp".to_owned()).spawn(move || {
-            Exporter::new(task, log).run(&trough, &stopped);
+            Exporter::new(task, log, preamble, trough).run(&stopped);
             // Nobody waits any more if the end took too long.
             let _ = end.send(());
         })?;
@@ -92,13 +94,12 @@ impl OtlpThread {
     }
 }
 
-/// About what a record takes.
-const RECORD_BYTES: usize = 768;
-
 /// A request that was not taken yet.
 struct Unsent {
     signal: Signal,
     body: Vec<u8>,
+    /// Where in the body the request begins.
+    begin: usize,
     count: u64,
     tries: u32,
 }
@@ -108,34 +109,33 @@ struct Exporter {
     collector: Collector,
     log: Log,
     started_unix_ns: u64,
-    batch: Vec<Line>,
+    preamble: Preamble,
+    trough: Trough,
     unsent: Vec<Unsent>,
     /// The operator knows that nothing is taken.
     is_told: bool,
 }
 
 impl Exporter {
-    fn new(mut task: Task, log: Log) -> Self {
+    fn new(mut task: Task, log: Log, preamble: Preamble, trough: Trough) -> Self {
         let collector = Collector::new(task.settings.clone(), task.tls.take());
         let started_unix_ns = unix_ms().saturating_mul(1_000_000);
-        Self { task, collector, log, started_unix_ns, batch: Vec::new(), unsent: Vec::new(), is_told: false }
+        let unsent = Vec::new();
+        Self { task, collector, log, started_unix_ns, preamble, trough, unsent, is_told: false }
     }
 
-    fn run(&mut self, trough: &Trough, stopped: &Receiver<()>) {
+    fn run(&mut self, stopped: &Receiver<()>) {
         let interval = self.task.settings.interval;
         let mut due = self.now() + interval;
         let mut retry_at = None;
         loop {
             let wake = retry_at.map_or(due, |at: Now| at.min(due));
             let patience = wake.since(self.now());
-            // While something is unsent and the batch is full, the queue fills, and what does not fit there is counted.
-            let is_full = self.batch.len() >= OTLP_BATCH_MAX;
-            let is_over = if is_full && !self.unsent.is_empty() {
-                stopped.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
+            // While something is unsent nothing is taken: the trough fills, and what does not fit there is counted.
+            let is_over = if self.unsent.is_empty() {
+                self.trough.wait(patience).is_err()
             } else {
-                let is_over = trough.wait(patience).is_err();
-                trough.take(&mut self.batch);
-                is_over
+                stopped.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
             };
             if is_over {
                 break;
@@ -144,26 +144,27 @@ impl Exporter {
             if retry_at.is_some_and(|at| self.now() >= at) {
                 retry_at = self.try_again().map(|after| self.now() + after);
             }
-            if self.unsent.is_empty() && (is_due || self.batch.len() >= OTLP_BATCH_MAX) {
-                retry_at = self.send_batch().map(|after| self.now() + after);
+            if self.unsent.is_empty() && (is_due || self.trough.has_batch()) {
+                let batch = self.trough.take();
+                retry_at = self.send_batch(batch).map(|after| self.now() + after);
             }
             if is_due {
                 self.send_metrics();
                 due = self.now() + interval;
             }
         }
-        self.end(trough);
+        self.end();
     }
 
     /// One try for each thing that is left; a process that ends waits for nobody.
-    fn end(&mut self, trough: &Trough) {
+    fn end(&mut self) {
         self.try_again();
         loop {
-            trough.take(&mut self.batch);
-            if self.batch.is_empty() {
+            let batch = self.trough.take();
+            if batch.is_empty() {
                 break;
             }
-            self.send_batch();
+            self.send_batch(batch);
         }
         self.send_metrics();
         for unsent in std::mem::take(&mut self.unsent) {
@@ -187,44 +188,27 @@ impl Exporter {
         Some(asked.unwrap_or(doubled).min(OTLP_BACKOFF_MAX))
     }
 
-    /// Makes spans and records of the batch, and sends them. How long to wait if something was not taken.
-    fn send_batch(&mut self) -> Option<Duration> {
-        if self.batch.is_empty() {
-            return None;
-        }
-        let signals = self.task.settings.signals;
+    /// Makes spans, and sends them and the records. How long to wait if something was not taken.
+    fn send_batch(&mut self, Batch { sampled, records }: Batch) -> Option<Duration> {
         // Asked for after the exchanges were taken: their providers are enrolled by then.
         let (roll, snapshot) = (self.task.names.roll(), self.task.snapshots.current());
         let rules = snapshot.as_ref().map(|snapshot| snapshot.masking.clone()).unwrap_or_default();
-        let (mut spans, mut records) = (Vec::new(), Vec::new());
-        if signals.logs {
-            records.reserve(self.batch.len() * RECORD_BYTES);
-        }
-        for Line { core, logged } in &self.batch {
+        let mut spans = Vec::new();
+        for Line { core, logged } in &sampled {
             let words = Words { core: *core, roll: &roll, rules: &rules };
-            if signals.traces {
-                spans::add(logged, &words, snapshot.as_deref(), &mut spans);
-            }
-            if signals.logs {
-                records::add(logged, &words, &mut records);
-            }
+            spans::add(logged, &words, snapshot.as_deref(), &mut spans);
         }
-        let exchanges = self.batch.len() as u64;
-        self.batch.clear();
-        let resource = || words::resource(&self.task.settings);
-        let mut requests = Vec::new();
-        if !spans.is_empty() {
-            let count = spans.len() as u64;
-            requests.push((Signal::Traces, spans::request(resource(), spans).encode_to_vec(), count));
-        }
-        if !records.is_empty() {
-            let mut body = Vec::new();
-            records::request(&resource(), &records, &mut body);
-            requests.push((Signal::Logs, body, exchanges));
-        }
+        drop(sampled);
         let mut after = None;
-        for (signal, body, count) in requests {
-            after = after.max(self.send(Unsent { signal, body, count, tries: 0 }));
+        if !spans.is_empty() {
+            let (signal, count) = (Signal::Traces, spans.len() as u64);
+            let body = spans::request(words::resource(&self.task.settings), spans).encode_to_vec();
+            after = self.send(Unsent { signal, body, begin: 0, count, tries: 0 });
+        }
+        if let Some(Records { mut body, count }) = records {
+            let begin = self.preamble.put(&mut body);
+            let (signal, count) = (Signal::Logs, count as u64);
+            after = after.max(self.send(Unsent { signal, body, begin, count, tries: 0 }));
         }
         self.backoff(after)
     }
@@ -241,21 +225,24 @@ impl Exporter {
         };
         let resource = words::resource(&self.task.settings);
         let (request, count) = figures::request(resource, &page, span);
-        let tries = OTLP_TRIES_MAX;
-        self.send(Unsent { signal: Signal::Metrics, body: request.encode_to_vec(), count, tries });
+        let (signal, body, tries) = (Signal::Metrics, request.encode_to_vec(), OTLP_TRIES_MAX);
+        self.send(Unsent { signal, body, begin: 0, count, tries });
     }
 
     /// Sends one request; keeps it if it may be taken later, and returns how much later if the collector says so.
     fn send(&mut self, unsent: Unsent) -> Option<Duration> {
         let tallies = self.task.tallies.clone();
         let tally = &tallies[unsent.signal as usize];
-        match self.collector.post(unsent.signal, &unsent.body) {
+        match self.collector.post(unsent.signal, &unsent.body[unsent.begin..]) {
             Ok(rejected) => {
                 let rejected = rejected.min(unsent.count);
                 tally.count_written(unsent.count - rejected);
                 tally.count_dropped(rejected);
                 if std::mem::take(&mut self.is_told) {
                     self.log.info(format_args!("telemetry is taken again"));
+                }
+                if unsent.signal == Signal::Logs {
+                    self.trough.give_back(unsent.body);
                 }
                 None
             }

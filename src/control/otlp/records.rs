@@ -12,36 +12,59 @@ use prost::{
 use super::words;
 use crate::{
     control::access_log::{
-        digits,
-        render::{Value, Words, members},
+        Told, digits,
+        render::{Listener, Name, Value, members},
     },
-    ledger::{logged::Logged, record::Outcome},
+    ledger::record::Outcome,
 };
 
-/// Adds a request with these records (`ExportLogsServiceRequest`) to `body`.
-pub(super) fn request(resource: &Resource, records: &[u8], body: &mut Vec<u8>) {
-    let (resource, scope) = (resource.encode_to_vec(), words::scope().encode_to_vec());
-    let scope_logs = length(scope.len()) + records.len();
-    let resource_logs = length(resource.len()) + length(scope_logs);
-    body.reserve(length(resource_logs));
-    field(body, 1, resource_logs);
-    field(body, 1, resource.len());
-    body.extend_from_slice(&resource);
-    field(body, 2, scope_logs);
-    field(body, 1, scope.len());
-    body.extend_from_slice(&scope);
-    body.extend_from_slice(records);
+/// What stands before the records of every request.
+pub(super) struct Preamble {
+    resource: Vec<u8>,
+    scope: Vec<u8>,
+}
+
+impl Preamble {
+    pub(super) fn new(resource: &Resource) -> Self {
+        Self { resource: resource.encode_to_vec(), scope: words::scope().encode_to_vec() }
+    }
+
+    /// So many bytes are left free before the records of a request: what comes there is known when they are all there, and
+    /// they are not moved for it.
+    pub(super) fn room(&self) -> usize {
+        const FIELDS: usize = 4;
+        self.resource.len() + self.scope.len() + FIELDS * (1 + VARINT_BYTES_MAX)
+    }
+
+    /// Makes a request (`ExportLogsServiceRequest`) of a body in which records stand behind the room. It begins where this says.
+    pub(super) fn put(&self, body: &mut [u8]) -> usize {
+        let Self { resource, scope } = self;
+        let records = body.len().saturating_sub(self.room());
+        let scope_logs = length(scope.len()) + records;
+        let resource_logs = length(resource.len()) + length(scope_logs);
+        let mut head = Vec::with_capacity(self.room());
+        field(&mut head, 1, resource_logs);
+        field(&mut head, 1, resource.len());
+        head.extend_from_slice(resource);
+        field(&mut head, 2, scope_logs);
+        field(&mut head, 1, scope.len());
+        head.extend_from_slice(scope);
+        let begin = self.room() - head.len();
+        body[begin..self.room()].copy_from_slice(&head);
+        begin
+    }
 }
 
 /// Adds a record, as the member of the list that it is, to `records`.
-pub(super) fn add(logged: &Logged, words: &Words<'_>, records: &mut Vec<u8>) {
+pub fn add(told: &Told<'_>, records: &mut Vec<u8>) {
+    records.reserve(RECORD_BYTES);
     records.push(key(2, LENGTH));
     let start = records.len();
     // Room for the length that nearly all have.
     records.extend_from_slice(&[0; 2]);
-    record(logged, words, records);
+    record(told, records);
     let bytes = records.len() - start - 2;
-    let mut length = [0; 10];
+    let mut length = [0; VARINT_BYTES_MAX];
     let mut rest = &mut length[..];
     encode_varint(bytes as u64, &mut rest);
     let unused = rest.len();
@@ -53,8 +76,13 @@ pub(super) fn add(logged: &Logged, words: &Words<'_>, records: &mut Vec<u8>) {
     }
 }
 
+/// Nearly all records are shorter.
+const RECORD_BYTES: usize = 1_024;
+const VARINT_BYTES_MAX: usize = 10;
+
 /// `LogRecord`.
-fn record(logged: &Logged, words: &Words<'_>, to: &mut Vec<u8>) {
+fn record(told: &Told<'_>, to: &mut Vec<u8>) {
+    let logged = told.logged;
     let closed = &logged.closed;
     let trail = closed.trail.as_deref();
     let severity = severity(closed.outcome(), closed.status);
@@ -75,43 +103,21 @@ fn record(logged: &Logged, words: &Words<'_>, to: &mut Vec<u8>) {
     // In a word, for whoever reads no attributes.
     let method = logged.method.and_then(|method| method.token()).unwrap_or("-");
     let (operation, outcome) = (closed.operation, closed.outcome().name());
-    let mut status = Vec::new();
-    digits::number(closed.status.into(), &mut status);
-    let parts = [method.as_bytes(), operation.as_bytes(), &status, outcome.as_bytes()];
-    let bytes = parts.iter().map(|part| part.len() + 1).sum::<usize>() - 1;
-    field(to, 5, length(bytes));
-    field(to, 1, bytes);
-    for (place, part) in parts.into_iter().enumerate() {
-        if place > 0 {
-            to.push(b' ');
-        }
-        to.extend_from_slice(part);
-    }
-    let mut shown = Vec::new();
-    members(logged, words, |name, value| {
-        let name = name.plain;
-        match value {
-            // Said by the record itself.
-            Value::Absent | Value::Time { .. } | Value::Trace(_) => {}
-            Value::Text(value) | Value::Word(value) => text_attribute(to, name, value.as_bytes()),
-            Value::Address(address) => {
-                digits::address(address, &mut shown);
-                text_attribute(to, name, &shown);
-            }
-            Value::Number(number) => {
-                let number = number.min(i64::MAX as u64);
-                attribute(to, name, 1 + encoded_len_varint(number));
-                to.push(key(3, VARINT));
-                encode_varint(number, to);
-            }
-            Value::Flag(flag) => {
-                attribute(to, name, 2);
-                to.extend_from_slice(&[key(2, VARINT), flag.into()]);
-            }
-            Value::Millis { us } => fraction(to, name, us as f64 / 1e3),
-            Value::Usd(cost) => fraction(to, name, cost.0 as f64 / 1e9),
-        }
-    });
+    // The words are our own: they fit into a length of one byte.
+    let start = to.len() + 4;
+    to.extend_from_slice(&[key(5, LENGTH), 0, key(1, LENGTH), 0]);
+    to.extend_from_slice(method.as_bytes());
+    to.push(b' ');
+    to.extend_from_slice(operation.as_bytes());
+    to.push(b' ');
+    digits::number(closed.status.into(), to);
+    to.push(b' ');
+    to.extend_from_slice(outcome.as_bytes());
+    let bytes = to.len() - start;
+    debug_assert!(bytes + 2 < 0x80, "a few short words");
+    let bytes = u8::try_from(bytes).unwrap_or(0);
+    (to[start - 3], to[start - 1]) = (bytes + 2, bytes);
+    members(told, &mut Attributes(to));
     if trail.is_some_and(|trail| trail.flags().is_sampled()) {
         to.push(key(8, FOUR_BYTES));
         to.extend_from_slice(&1_u32.to_le_bytes());
@@ -142,16 +148,18 @@ const fn key(number: u8, layout: u8) -> u8 {
 }
 
 /// What a field of so many bytes takes with what stands before it.
+#[inline]
 fn length(bytes: usize) -> usize {
-    1 + encoded_len_varint(bytes as u64) + bytes
+    1 + if bytes < 0x80 { 1 } else { encoded_len_varint(bytes as u64) } + bytes
 }
 
 /// Begins a field of so many bytes.
+#[inline]
 fn field(to: &mut Vec<u8>, number: u8, bytes: usize) {
-    to.push(key(number, LENGTH));
     if let (Ok(byte), true) = (u8::try_from(bytes), bytes < 0x80) {
-        to.push(byte);
+        to.extend_from_slice(&[key(number, LENGTH), byte]);
     } else {
+        to.push(key(number, LENGTH));
         encode_varint(bytes as u64, to);
     }
 }
@@ -161,16 +169,53 @@ fn text(to: &mut Vec<u8>, number: u8, value: &str) {
     to.extend_from_slice(value.as_bytes());
 }
 
+/// Where members become attributes.
+struct Attributes<'a>(&'a mut Vec<u8>);
+
+impl Listener for Attributes<'_> {
+    // Inlined, because then the bytes of each member's name are known, and its kind of value is not looked at.
+    #[inline(always)]
+    fn hear(&mut self, name: Name, value: Value<'_>) {
+        let to = &mut *self.0;
+        match value {
+            // Said by the record itself.
+            Value::Absent | Value::Time { .. } | Value::Trace(_) => {}
+            Value::Text(value) | Value::Word(value) => text_attribute(to, name, value.as_bytes()),
+            Value::Address(address) => {
+                // Its length is known when it is there; no address needs more than a byte for that.
+                attribute(to, name, 2);
+                let start = to.len();
+                to.extend_from_slice(&[key(1, LENGTH), 0]);
+                digits::address(address, to);
+                lengthen(to, name, start);
+            }
+            Value::Number(number) => {
+                let number = number.min(i64::MAX as u64);
+                attribute(to, name, 1 + encoded_len_varint(number));
+                to.push(key(3, VARINT));
+                encode_varint(number, to);
+            }
+            Value::Flag(flag) => {
+                attribute(to, name, 2);
+                to.extend_from_slice(&[key(2, VARINT), flag.into()]);
+            }
+            Value::Millis { us } => fraction(to, name, us as f64 / 1e3),
+            Value::Usd(cost) => fraction(to, name, cost.0 as f64 / 1e9),
+        }
+    }
+}
+
 /// Begins an attribute (`KeyValue`), up to what its `AnyValue` holds, which takes so many bytes.
 #[inline(always)]
-fn attribute(to: &mut Vec<u8>, name: &str, value_bytes: usize) {
-    field(to, 6, length(name.len()) + length(value_bytes));
-    text(to, 1, name);
+fn attribute(to: &mut Vec<u8>, name: Name, value_bytes: usize) {
+    field(to, 6, name.field.len() + length(value_bytes));
+    to.extend_from_slice(name.field);
     field(to, 2, value_bytes);
 }
 
 /// What is empty is left out.
-fn text_attribute(to: &mut Vec<u8>, name: &str, value: &[u8]) {
+#[inline(always)]
+fn text_attribute(to: &mut Vec<u8>, name: Name, value: &[u8]) {
     if !value.is_empty() {
         attribute(to, name, length(value.len()));
         field(to, 1, value.len());
@@ -178,10 +223,22 @@ fn text_attribute(to: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-fn fraction(to: &mut Vec<u8>, name: &str, value: f64) {
+/// Sets the lengths of an attribute that was begun for an empty text, which stands from `start` on, to what they have become.
+fn lengthen(to: &mut [u8], name: Name, start: usize) {
+    let bytes = to.len() - start - 2;
+    debug_assert!(name.field.len() + 4 + bytes < 0x80, "all lengths take a byte");
+    let bytes = u8::try_from(bytes).unwrap_or(0);
+    to[start + 1] = bytes;
+    to[start - 1] += bytes;
+    to[start - name.field.len() - 3] += bytes;
+}
+
+#[inline(always)]
+fn fraction(to: &mut Vec<u8>, name: Name, value: f64) {
     attribute(to, name, 9);
-    to.push(key(4, EIGHT_BYTES));
-    to.extend_from_slice(&value.to_le_bytes());
+    let mut bytes = [key(4, EIGHT_BYTES); 9];
+    bytes[1..].copy_from_slice(&value.to_le_bytes());
+    to.extend_from_slice(&bytes);
 }
 
 /// What an operator should look at is an error, what a client should is a warning.
@@ -210,7 +267,8 @@ pub(super) mod tests {
             now::Now,
         },
         bridge::logpipe::tests::numbered,
-        ledger::{record::Record, sheet::Sheet, trail::Trail},
+        control::access_log::Words,
+        ledger::{logged::Logged, record::Record, sheet::Sheet, trail::Trail},
         wire::{
             http1::head::Method,
             mask::Rules,
@@ -218,11 +276,18 @@ pub(super) mod tests {
         },
     };
 
+    /// The request with these records.
+    fn body(exchanges: &[Logged], words: &Words<'_>, resource: &Resource) -> Vec<u8> {
+        let preamble = Preamble::new(resource);
+        let mut body = vec![0; preamble.room()];
+        exchanges.iter().for_each(|logged| add(&Told::of(logged, words), &mut body));
+        let begin = preamble.put(&mut body);
+        body.split_off(begin)
+    }
+
     /// The request with this record, decoded.
     pub(in super::super) fn decoded(logged: &Logged, words: &Words<'_>) -> LogRecord {
-        let (mut records, mut body) = (Vec::new(), Vec::new());
-        add(logged, words, &mut records);
-        request(&Resource::default(), &records, &mut body);
+        let body = body(std::slice::from_ref(logged), words, &Resource::default());
         let request = ExportLogsServiceRequest::decode(&*body).expect("a request");
         request.resource_logs[0].scope_logs[0].log_records[0].clone()
     }
@@ -230,7 +295,7 @@ pub(super) mod tests {
     /// The same by the messages' crate.
     fn twin(logged: &Logged, words: &Words<'_>) -> LogRecord {
         let mut attributes = words::Attributes::default();
-        members(logged, words, |name, value| {
+        members(&Told::of(logged, words), &mut |name: Name, value: Value<'_>| {
             let name = name.plain;
             _ = match value {
                 Value::Absent | Value::Time { .. } | Value::Trace(_) => &mut attributes,
@@ -270,9 +335,7 @@ pub(super) mod tests {
         roll.enrol("openai");
         let rules = Rules { email: true, ..Rules::default() };
         let words = Words { core: 3, roll: &roll, rules: &rules };
-        let (mut records, mut body) = (Vec::new(), Vec::new());
-        exchanges.iter().for_each(|logged| add(logged, &words, &mut records));
-        request(resource, &records, &mut body);
+        let body = body(exchanges, &words, resource);
         let log_records = exchanges.iter().map(|logged| twin(logged, &words)).collect();
         let scope_logs = vec![ScopeLogs { scope: Some(words::scope()), log_records, ..ScopeLogs::default() }];
         let resource = Some(resource.clone());

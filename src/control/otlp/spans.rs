@@ -42,8 +42,8 @@ pub(super) fn add(logged: &Logged, words: &Words<'_>, snapshot: Option<&Snapshot
     let Some(own) = trail.span else { return };
     let view = View { logged, words, snapshot, trail };
     spans.push(view.exchange(own));
-    let last = trail.tries.len().wrapping_sub(1);
-    let tries = trail.tries.iter().enumerate();
+    let last = trail.tries().len().wrapping_sub(1);
+    let tries = trail.tries().iter().enumerate();
     spans.extend(tries.filter_map(|(index, tried)| view.attempt(own, tried, index == last)));
 }
 
