@@ -9,9 +9,9 @@ pub const READ_BYTES: usize = 16 << 10;
 /// Pieces that add up to no more than this are joined for their write: copying so little costs less than a list of
 /// pieces costs the kernel.
 pub const JOINED_WRITE_BYTES_MAX: usize = 2 << 10;
-/// Sends of events that a core queues before it tells the kernel of them, though its turn is not over. More would make the first
-/// of a burst wait for the last. Fewer cost system calls and wake readers one by one: at four, 300 streams took 4 % more CPU an event,
-/// for a twentieth less delay.
+/// Sends of events that a core queues before it tells the kernel of them, though its turn is not over. More would make the
+/// first of a burst wait for the last. Fewer cost system calls and wake readers one by one: at four, 300 streams took 4 % more
+/// CPU an event, for a twentieth less delay.
 pub const QUEUED_SENDS_MAX: u64 = 8;
 /// Buffers a core keeps for reuse; beyond that they go back to the allocator.
 pub const POOLED_BUFFERS_MAX: usize = 512;
