@@ -331,6 +331,7 @@ impl Health for HealthBoard {
     }
 
     fn in_flight(&self, target: TargetKey) -> u32 {
+        // None while `claim` looks at its seat: a glance for the balance, not a count to build on.
         let seat = self.find(stored(target)).and_then(|index| self.seats.get(index));
         seat.map_or(0, |seat| seat.in_flight.load(Ordering::Relaxed))
     }
