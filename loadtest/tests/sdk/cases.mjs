@@ -298,13 +298,14 @@ await main({
 
   async stream_cut_raises(world) {
     for (const how of ["cut=300", "cut=1000", "reset=600"]) {
-      const call = () => textOf(world.chat(`sim,events=100,gap=50,${how}`, { stream: true }));
+      // A model of its own each time: one that fails again and again is left out for a while.
+      const call = () => textOf(world.chat(`${world.tag()},events=100,gap=50,${how}`, { stream: true }));
       await raises(OpenAI.APIError, call, { code: "upstream_interrupted" });
     }
   },
 
   async answer_cut_is_an_upstream_error(world) {
-    const call = () => world.chat("sim,size=5000,cut=1000");
+    const call = () => world.chat(`${world.tag()},size=5000,cut=1000`);
     hasOpenAIShape(await raises(OpenAI.InternalServerError, call, { status: 502 }));
   },
 
@@ -314,12 +315,13 @@ await main({
   },
 
   async stream_that_neither_finished_nor_was_done_raises(world) {
-    const call = () => textOf(world.chat("sim,events=5,gap=50,nodone,nofinish", { stream: true }));
+    const call = () => textOf(world.chat(`${world.tag()},events=5,gap=50,nodone,nofinish`, { stream: true }));
     await raises(OpenAI.APIError, call, { code: "upstream_interrupted" });
   },
 
   async error_event_of_the_provider_raises(world) {
-    const error = await raises(OpenAI.APIError, () => textOf(world.chat("sim,events=5,errorevent", { stream: true })));
+    const call = () => textOf(world.chat(`${world.tag()},events=5,errorevent`, { stream: true }));
+    const error = await raises(OpenAI.APIError, call);
     assert.notEqual(error.code, "upstream_interrupted", "the provider's own error was replaced");
   },
 

@@ -416,14 +416,14 @@ def rate_limit_keeps_its_retry_after(world: World):
 @case
 def provider_credential_refused_is_not_the_callers_fault(world: World):
     """Our key was refused, not the caller's: an AuthenticationError would send the caller after the wrong key."""
-    raises(openai.InternalServerError, lambda: world.chat("sim,status=401"), status=502)
+    raises(openai.InternalServerError, lambda: world.chat(f"{World.tag()},status=401"), status=502)
 
 
 @case
 def stream_cut_raises(world: World):
     # The gap lets the first events be passed on: what is lost before is an answer of its own.
     for how in ["cut=300", "cut=1000", "reset=600"]:
-        error = raises(openai.APIError, lambda: text_of(world.chat(f"sim,events=100,gap=50,{how}", stream=True)))
+        error = raises(openai.APIError, lambda: text_of(world.chat(f"{World.tag()},events=100,gap=50,{how}", stream=True)))
         assert error.code == "upstream_interrupted", f"{how}: {error.code}: {error}"
 
 
@@ -431,7 +431,7 @@ def stream_cut_raises(world: World):
 async def async_stream_cut_raises(world: World):
     async with world.async_client() as client:
         stream = await client.chat.completions.create(
-            model=world.model("sim,events=100,gap=50,cut=1000"), messages=HELLO, stream=True
+            model=world.model(f"{World.tag()},events=100,gap=50,cut=1000"), messages=HELLO, stream=True
         )
         try:
             async for _ in stream:
@@ -444,7 +444,7 @@ async def async_stream_cut_raises(world: World):
 
 @case
 def answer_cut_is_an_upstream_error(world: World):
-    error = raises(openai.InternalServerError, lambda: world.chat("sim,size=5000,cut=1000"), status=502)
+    error = raises(openai.InternalServerError, lambda: world.chat(f"{World.tag()},size=5000,cut=1000"), status=502)
     has_openai_shape(error)
 
 
@@ -455,13 +455,13 @@ def stream_without_done_but_finished_is_complete(world: World):
 
 @case
 def stream_that_neither_finished_nor_was_done_raises(world: World):
-    error = raises(openai.APIError, lambda: text_of(world.chat("sim,events=5,gap=50,nodone,nofinish", stream=True)))
+    error = raises(openai.APIError, lambda: text_of(world.chat(f"{World.tag()},events=5,gap=50,nodone,nofinish", stream=True)))
     assert error.code == "upstream_interrupted", error
 
 
 @case
 def error_event_of_the_provider_raises(world: World):
-    error = raises(openai.APIError, lambda: text_of(world.chat("sim,events=5,errorevent", stream=True)))
+    error = raises(openai.APIError, lambda: text_of(world.chat(f"{World.tag()},events=5,errorevent", stream=True)))
     assert error.code != "upstream_interrupted", "the provider's own error was replaced"
 
 
