@@ -17,4 +17,5 @@ pub mod outbox;
 pub mod padded;
 pub mod quota;
 pub mod tally;
+pub mod turnstile;
 pub mod vitals;

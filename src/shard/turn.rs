@@ -11,10 +11,9 @@ use std::{
     future::{Future, poll_fn},
     os::fd::RawFd,
     pin::pin,
-    sync::{Mutex, PoisonError},
 };
 
-use crate::base::limits;
+use crate::{base::limits, bridge::turnstile};
 
 /// This core's sends, numbered as they are queued.
 #[derive(Clone, Copy)]
@@ -32,16 +31,15 @@ thread_local! {
 
 /// Runs `make`, which may make one ring on this thread, and remembers which one that is: the runtime keeps it to itself.
 pub(super) fn watching<T>(make: impl FnOnce() -> T) -> T {
-    /// Only one core at a time looks which ring is new.
-    static LOOKING: Mutex<()> = Mutex::new(());
-    let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = rings();
-    let made = make();
-    let mut new = rings();
-    new.retain(|ring| !before.contains(ring));
-    let ring = if let [ring] = new[..] { Some(ring) } else { None };
-    SENDS.set(Sends { ring, queued: 0, submitted: 0 });
-    made
+    turnstile::one_at_a_time(|| {
+        let before = rings();
+        let made = make();
+        let mut new = rings();
+        new.retain(|ring| !before.contains(ring));
+        let ring = if let [ring] = new[..] { Some(ring) } else { None };
+        SENDS.set(Sends { ring, queued: 0, submitted: 0 });
+        made
+    })
 }
 
 /// The rings of this process. Empty where `/proc` is not there.
