@@ -23,6 +23,14 @@ fn timing(answer: &Answer) -> HashMap<String, f64> {
     value.split(", ").map(one).collect()
 }
 
+/// What is left of the whole once everything before the request was sent is taken away, in milliseconds. No more is known
+/// of a wait to the last one: the provider may have the request, and begin its own wait, before the gateway runs again and
+/// learns that it is sent. (Each of the seven figures is rounded to a tenth.)
+fn waiting(told: &HashMap<String, f64>) -> f64 {
+    let before = ["auth", "body", "parse", "route", "queue", "connect"];
+    told["total"] - before.iter().map(|phase| told[*phase]).sum::<f64>()
+}
+
 #[test]
 fn where_time_went_is_told_to_who_may_know_and_asks() {
     let provider = Provider::start();
@@ -32,14 +40,12 @@ fn where_time_went_is_told_to_who_may_know_and_asks() {
     for name in ["auth", "body", "parse", "route", "queue", "connect", "first_byte", "total"] {
         assert!(told.contains_key(name), "{name} is missing: {told:?}");
     }
-    assert!(told["first_byte"] >= 60.0 && told["total"] >= told["first_byte"], "{told:?}");
+    assert!(waiting(&told) >= 59.5 && told["total"] >= told["first_byte"], "{told:?}");
     assert!(told["auth"] < 60.0 && told["parse"] < 60.0 && told["route"] < 60.0, "{told:?}");
     // The head of a stream leaves with its first event, which tells of a role and has no token yet.
     let stream = timing(&gateway.ask(chat_with(&slow, &[ASKS], true)).expect(200));
-    assert!(
-        stream["first_byte"] >= 60.0 && stream.get("first_token").is_none_or(|ms| *ms >= 60.0),
-        "{stream:?}"
-    );
+    assert!(waiting(&stream) >= 59.5, "{stream:?}");
+    assert!(stream.get("first_token").is_none_or(|ms| *ms >= stream["first_byte"]), "{stream:?}");
     let refused = timing(&gateway.ask(chat_with("nowhere/x", &[ASKS], false)).expect(404));
     assert!(refused.contains_key("parse") && !refused.contains_key("connect"), "{refused:?}");
     let models = gateway.ask(format!("GET /v1/models HTTP/1.1\r\nHost: g\r\n{ASKS}\r\n\r\n")).expect(200);
