@@ -73,6 +73,11 @@ impl Known {
         if folds_to(name, candidate.text().as_bytes()) { candidate } else { Self::Other }
     }
 
+    /// Its place in a set of them.
+    pub const fn bit(self) -> u64 {
+        1 << self as u32
+    }
+
     /// The only one it could be, by its length and its first letter.
     fn candidate(name: &[u8]) -> Self {
         match (name.len(), name.first().map(u8::to_ascii_lowercase)) {
@@ -117,15 +122,22 @@ impl Known {
     }
 }
 
-/// Whether `name`, a token, is `text` in some letter case; eight letters at a time. The bit that tells letter cases apart
-/// is set in every byte of `text`, and of the bytes of a token only letters are what they are with and without it.
+/// Whether `name`, a token, is `text` in some letter case; eight letters at a time, the last eight perhaps again. The bit
+/// that tells letter cases apart is set in every byte of `text`, and of the bytes of a token only letters are what they are
+/// with and without it.
 fn folds_to(name: &[u8], text: &[u8]) -> bool {
-    let (words, rest) = name.as_chunks::<8>();
-    let (text_words, text_rest) = text.as_chunks::<8>();
-    let lower = |word: &[u8; 8]| u64::from_ne_bytes(*word) | u64::from_ne_bytes([b' '; 8]);
-    name.len() == text.len()
-        && words.iter().zip(text_words).all(|(word, text)| lower(word) == u64::from_ne_bytes(*text))
-        && rest.iter().zip(text_rest).all(|(byte, text)| byte | b' ' == *text)
+    let is_word = |(name, text): (&[u8; 8], &[u8; 8])| {
+        u64::from_ne_bytes(*name) | u64::from_ne_bytes([b' '; 8]) == u64::from_ne_bytes(*text)
+    };
+    if name.len() != text.len() {
+        return false;
+    }
+    match (name.last_chunk(), text.last_chunk()) {
+        (Some(last), Some(text_last)) => {
+            is_word((last, text_last)) && name.as_chunks().0.iter().zip(text.as_chunks().0).all(is_word)
+        }
+        _ => name.iter().zip(text).all(|(byte, text)| byte | b' ' == *text),
+    }
 }
 
 #[cfg(test)]
