@@ -71,7 +71,7 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
     // What was found over all attempts stands in the place of what the last one says.
     let advises = facts.advice.retry_after_ms.is_some();
     let names_fields = head.known(bytes, Known::Connection).is_some();
-    for field in &head.fields {
+    for field in head.fields.iter() {
         let name = field.name.of(bytes);
         let stays = is_kept_back(field.known)
             || (advises && is_advice(name))
@@ -79,13 +79,13 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
             || (tells_limits
                 && name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-ratelimit-")))
             || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
-        if !stays && let Some(value) = HeaderSafe::new(field.value.of(bytes)) {
-            writer.passed_on(name, value);
+        if !stays {
+            writer.passed_on(field, bytes);
         }
     }
     advise(&mut writer, facts.advice);
-    if let Some(theirs) = head.known(bytes, Known::RequestId).and_then(HeaderSafe::new) {
-        writer.field("x-upstream-request-id", theirs);
+    if let Some(theirs) = head.fields.get(Known::RequestId) {
+        writer.field("x-upstream-request-id", HeaderSafe::read(theirs, bytes));
     }
     if kind == Kind::Events {
         if head.known(bytes, Known::CacheControl).is_none() {

@@ -470,11 +470,7 @@ fn request(target: &Planned<'_>, asked: &Asked<'_>, head: &RequestHead, bytes: &
     let provider = target.provider;
     let line = provider.keys.get(usize::from(target.key)).map_or(&b""[..], |key| key.line.expose());
     let credential_line = masked(line);
-    let to = To {
-        authority: provider.authority.as_bytes(),
-        base_path: provider.base_path.as_bytes(),
-        credential_line: &credential_line,
-    };
+    let to = To { opening: &provider.opening, credential_line: &credential_line };
     let mut out = Vec::new();
     let _ = upstream_head::write(&mut out, to, asked.endpoint, head, bytes, 0, None);
     let text = String::from_utf8_lossy(&out);

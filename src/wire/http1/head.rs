@@ -109,7 +109,7 @@ pub struct ResponseHead {
 impl RequestHead {
     /// The first field that is this one. `bytes` is what the head was parsed from.
     pub fn known<'b>(&self, bytes: &'b [u8], known: Known) -> Option<&'b [u8]> {
-        fields::known(&self.fields, bytes, known)
+        self.fields.known(bytes, known)
     }
 
     /// The first field of that name, in any letter case. `bytes` is what the head was parsed from.
@@ -126,7 +126,7 @@ impl RequestHead {
 impl ResponseHead {
     /// The first field that is this one. `bytes` is what the head was parsed from.
     pub fn known<'b>(&self, bytes: &'b [u8], known: Known) -> Option<&'b [u8]> {
-        fields::known(&self.fields, bytes, known)
+        self.fields.known(bytes, known)
     }
 
     /// The first field of that name, in any letter case. `bytes` is what the head was parsed from.
