@@ -74,7 +74,7 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
     for field in head.fields.iter() {
         let name = field.name.of(bytes);
         let stays = is_kept_back(field.known)
-            || (advises && is_advice(name))
+            || (advises && is_advice(field.known))
             || (field.known == Known::Other && is_ours(name))
             || (tells_limits
                 && name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-ratelimit-")))
@@ -129,8 +129,8 @@ fn is_ours(name: &[u8]) -> bool {
     ours.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
 }
 
-fn is_advice(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"retry-after") || name.eq_ignore_ascii_case(b"retry-after-ms")
+fn is_advice(field: Known) -> bool {
+    matches!(field, Known::RetryAfter | Known::RetryAfterMs)
 }
 
 /// What a client is told about trying again.

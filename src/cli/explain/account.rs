@@ -215,7 +215,7 @@ pub(super) fn account(
         caller: caller.map(|caller| &*caller.name),
         tags: caller.map_or(&[], |caller| &caller.tags),
         header: &|name| head.field(&bytes, name),
-        metadata: Told::Raw(metadata::FIELDS.into_iter().find_map(|name| head.field(&bytes, name))),
+        metadata: Told::Raw(metadata::FIELDS.into_iter().find_map(|known| head.known(&bytes, known))),
     };
     let plan = match plan(snapshot, &facts, asked.chance, &AllWell, Now(0)) {
         Ok(plan) => Some(plan),

@@ -51,6 +51,11 @@ known! {
     OpenaiOrganization "openai-organization"
     OpenaiProject "openai-project"
     RequestId "x-request-id"
+    RetryAfter "retry-after"
+    RetryAfterMs "retry-after-ms"
+    RetryCount "x-stainless-retry-count"
+    RouteMetadata "x-ai-route-metadata"
+    RouteMetadataAlias "cf-aig-metadata"
     Server "server"
     ServerTimingAsked "x-ringway-server-timing"
     SetCookie "set-cookie"
@@ -96,6 +101,7 @@ impl Known {
             (10, Some(b't')) => Self::TraceState,
             (10, Some(b'u')) => Self::UserAgent,
             (11, Some(b'o')) => Self::OpenaiBeta,
+            (11, Some(b'r')) => Self::RetryAfter,
             (11, Some(b't')) => Self::TraceParent,
             (12, Some(b'c')) => Self::ContentType,
             (12, Some(b'x')) => Self::RequestId,
@@ -103,14 +109,19 @@ impl Known {
             (13, Some(b'c')) => Self::CacheControl,
             (14, Some(b'c')) => Self::ContentLength,
             (14, Some(b'o')) => Self::OpenaiProject,
+            (14, Some(b'r')) => Self::RetryAfterMs,
             (14, Some(b'x')) => Self::ShouldRetry,
+            (15, Some(b'c')) => Self::RouteMetadataAlias,
             (15, Some(b'i')) => Self::IdempotencyKey,
             (16, Some(b'c')) => Self::ContentEncoding,
             (16, Some(b'w')) => Self::WwwAuthenticate,
             (17, Some(b't')) => Self::TransferEncoding,
             (18, Some(b'c')) => Self::CollectLogAlias,
             (19, Some(b'o')) => Self::OpenaiOrganization,
+            (19, Some(b'x')) => Self::RouteMetadata,
             (21, Some(b'x')) => Self::CollectLog,
+            // The only two that begin alike: by their third letter.
+            (23, Some(b'x')) if matches!(name[2], b's' | b'S') => Self::RetryCount,
             (23, Some(b'x')) => Self::ServerTimingAsked,
             (25, Some(b's')) => Self::TransportSecurity,
             (26, Some(b'c')) => Self::CollectPayloadAlias,
