@@ -49,11 +49,11 @@ fn is_kept_back(field: Known) -> bool {
 
 /// By its head, what kind of body an answer has.
 pub(super) fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
-    let coding = head.known(bytes, Known::ContentEncoding).unwrap_or(b"identity");
-    let media_type = head.known(bytes, Known::ContentType).unwrap_or(b"");
-    if !coding.eq_ignore_ascii_case(b"identity") {
+    let coding = head.known(bytes, Known::ContentEncoding);
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         return Kind::Other;
     }
+    let media_type = head.known(bytes, Known::ContentType).unwrap_or(b"");
     if super::ask::is_media_type(media_type, b"text/event-stream") {
         Kind::Events
     } else if super::ask::is_media_type(media_type, b"application/json") {

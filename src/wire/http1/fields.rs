@@ -50,8 +50,8 @@ impl Fields {
 
 impl FromIterator<Field> for Fields {
     fn from_iter<I: IntoIterator<Item = Field>>(fields: I) -> Self {
-        let mut present = 0;
-        let list = fields.into_iter().inspect(|field| present |= field.known.bit()).collect();
+        let list: Vec<Field> = fields.into_iter().collect();
+        let present = list.iter().fold(0, |present, field| present | field.known.bit());
         Self { list, present }
     }
 }

@@ -143,8 +143,7 @@ pub struct HeadWriter<'o> {
 impl<'o> HeadWriter<'o> {
     /// Adds a field whose value is a number.
     pub fn number(&mut self, name: &'static str, value: u64) -> &mut Self {
-        let (digits, start) = digits_of(value);
-        self.field(name, HeaderSafe(&digits[start..]))
+        self.field(name, HeaderSafe(digits_of(value, &mut [0; 20])))
     }
 
     /// Adds a field. The name is a token, and neither `content-length` nor `transfer-encoding`.
@@ -228,23 +227,21 @@ pub fn chunk_head(out: &mut Vec<u8>, len: usize) {
 }
 
 fn decimal(out: &mut Vec<u8>, number: u64) {
-    let (digits, start) = digits_of(number);
-    out.extend_from_slice(&digits[start..]);
+    out.extend_from_slice(digits_of(number, &mut [0; 20]));
 }
 
-/// The number's decimal digits, and where in the array they start.
-fn digits_of(number: u64) -> ([u8; 20], usize) {
-    let mut digits = [0u8; 20]; // u64::MAX has twenty
-    let (mut start, mut rest) = (digits.len(), number);
-    while start > 0 {
+/// The number's decimal digits, of which `u64::MAX` has twenty.
+fn digits_of(number: u64, room: &mut [u8; 20]) -> &[u8] {
+    let (mut start, mut rest) = (room.len(), number);
+    for digit in room.iter_mut().rev() {
+        *digit = b"0123456789"[(rest % 10) as usize];
         start -= 1;
-        digits[start] = b"0123456789"[(rest % 10) as usize];
         rest /= 10;
         if rest == 0 {
             break;
         }
     }
-    (digits, start)
+    &room[start..]
 }
 
 /// Declares the statuses that have a phrase: RFC 9110 §15 and the registry.
