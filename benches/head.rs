@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringway::wire::http1::{
-    HeadLimits, HeaderSafe, Method, TargetSafe, parse_request, parse_response, request_line, status_line,
+    HeadLimits, HeaderSafe, Method, Opening, TargetSafe, parse_request, parse_response, status_line,
 };
 
 const REQUEST: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\n\
@@ -68,14 +68,15 @@ fn head(criterion: &mut Criterion) {
             black_box(out.len())
         });
     });
+    let host = const { HeaderSafe::fixed("api.openai.com") };
+    let opening = Opening::new("POST", const { TargetSafe::fixed("/v1") }, host);
     group.bench_function("render_request_7_fields", |bencher| {
         bencher.iter(|| {
             out.clear();
             let safe = |value| HeaderSafe::new(black_box(value)).expect("safe");
-            let target = TargetSafe::new(black_box(b"/v1/chat/completions")).expect("safe");
-            let mut head = request_line(&mut out, "POST", &[target]);
-            head.field("host", safe(b"api.openai.com"))
-                .field("authorization", safe(b"Bearer sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"))
+            let mut head =
+                black_box(&opening).begin(&mut out, const { TargetSafe::fixed("/chat/completions") });
+            head.field("authorization", safe(b"Bearer sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"))
                 .field("content-type", safe(b"application/json"))
                 .field("accept", safe(b"application/json"))
                 .field("user-agent", safe(b"OpenAI/Python 1.109.1"))

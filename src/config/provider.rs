@@ -21,6 +21,7 @@ use crate::base::limits::{
     CONFIG_TIME_MAX, MODEL_BYTES_MAX, NAME_BYTES_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_TARGET_MAX,
     POOL_IDLE_TIME, TICK,
 };
+use crate::wire::http1::{HeaderSafe, Opening, TargetSafe};
 
 /// Reads a provider; nothing if anything in it is wrong. `taken` says who has which name.
 pub(super) fn provider(
@@ -65,6 +66,9 @@ pub(super) fn provider(
 
     let (name, url, keys) = (name?, base?.url, keys?);
     let authority = url.authority();
+    // Of a URL, so both are visible ASCII.
+    let (base, at) = (TargetSafe::new(url.path.as_bytes())?, HeaderSafe::new(authority.as_bytes())?);
+    let opening = Opening::new("POST", base, at);
     let local = matches!(url.host, Host::Address(_)) || url.host.is_loopback();
     let (host, dial) = match url.host {
         Host::Name(name) => (name.clone(), Dial::Name(name.into())),
@@ -82,6 +86,7 @@ pub(super) fn provider(
         port: url.port,
         dial,
         base_path: url.path.into(),
+        opening,
         keys,
         // A provider of one's own is taken for one that speaks today's API.
         inject_usage: inject.unwrap_or_else(|| profile.is_none_or(|(_, profile)| profile.inject_usage)),

@@ -30,7 +30,7 @@ use crate::{
         prefixes::{AccessList, Prefixes},
         secret::Secret,
     },
-    wire::mask::Rules,
+    wire::{http1::Opening, mask::Rules},
 };
 
 /// The configuration that one generation of requests runs under.
@@ -262,6 +262,8 @@ pub struct Provider {
     pub dial: Dial,
     /// Empty, or begins with `/` and does not end with it.
     pub base_path: Box<str>,
+    /// What a request to it begins with, made of the two.
+    pub opening: Opening,
     /// Never empty: a provider without credentials has one key whose line is empty.
     pub keys: Vec<Key>,
     /// Of each of `keys`, in their order.

@@ -247,7 +247,7 @@ impl Course {
         if let Some(ms) = plan.retry_after_ms {
             losses.passed_over(ms);
         }
-        let count = request.head.field(&request.buffer, "x-stainless-retry-count");
+        let count = request.known(Known::RetryCount);
         Self {
             at: 0,
             key: None,

@@ -21,6 +21,7 @@ pub mod pool;
 mod receive;
 mod relay;
 mod reply;
+mod request_id;
 pub mod seam;
 #[cfg(test)]
 mod sim;
@@ -409,7 +410,7 @@ async fn conclude<W: World>(
     // A body that was not read to its end is not skipped: the connection goes.
     facts.stays &= !facts.unread && !refusal.closes();
     if facts.id.is_empty() {
-        facts.id = fresh_id(world);
+        facts.id = request_id::fresh(world);
     }
     let mut body = Vec::new();
     refusal.body(&mut body);
@@ -468,8 +469,8 @@ fn note_head<W: World>(world: &W, snapshot: &Snapshot, request: &Request, facts:
     facts.unread = request.head.framing != Framing::None;
     facts.stays = request.head.keep_alive && !world.draining();
     facts.id = match request.known(Known::RequestId).map(std::str::from_utf8) {
-        Some(Ok(theirs)) if is_fit_id(theirs) => theirs.into(),
-        _ => fresh_id(world),
+        Some(Ok(theirs)) if request_id::is_fit(theirs) => theirs.into(),
+        _ => request_id::fresh(world),
     };
 }
 
@@ -486,20 +487,6 @@ fn trail_of<W: World>(world: &W, tracing: Tracing, request: &Request) -> Option<
             Some(Box::new(Trail::join(client, keeps_state, share, || world.random())))
         }
     }
-}
-
-/// A client's own request id is taken if it can be logged, searched and sent on as it is.
-fn is_fit_id(id: &str) -> bool {
-    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-}
-
-/// A UUIDv7: sorts by time, is known to every log tool.
-fn fresh_id<W: World>(world: &W) -> Box<str> {
-    let mut chance = [0u8; 10];
-    chance[..8].copy_from_slice(&world.random().to_ne_bytes());
-    chance[8..].copy_from_slice(&world.random().to_ne_bytes()[..2]);
-    let id = uuid::Builder::from_unix_timestamp_millis(world.unix_ms(), &chance).into_uuid();
-    id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).to_owned().into()
 }
 
 /// What the request line asks for: an endpoint, and the model if it is in the path.

@@ -49,11 +49,11 @@ fn is_kept_back(field: Known) -> bool {
 
 /// By its head, what kind of body an answer has.
 pub(super) fn kind(head: &ResponseHead, bytes: &[u8]) -> Kind {
-    let coding = head.known(bytes, Known::ContentEncoding).unwrap_or(b"identity");
-    let media_type = head.known(bytes, Known::ContentType).unwrap_or(b"");
-    if !coding.eq_ignore_ascii_case(b"identity") {
+    let coding = head.known(bytes, Known::ContentEncoding);
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         return Kind::Other;
     }
+    let media_type = head.known(bytes, Known::ContentType).unwrap_or(b"");
     if super::ask::is_media_type(media_type, b"text/event-stream") {
         Kind::Events
     } else if super::ask::is_media_type(media_type, b"application/json") {
@@ -71,21 +71,21 @@ pub(super) fn begin(ours: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], kind:
     // What was found over all attempts stands in the place of what the last one says.
     let advises = facts.advice.retry_after_ms.is_some();
     let names_fields = head.known(bytes, Known::Connection).is_some();
-    for field in &head.fields {
+    for field in head.fields.iter() {
         let name = field.name.of(bytes);
         let stays = is_kept_back(field.known)
-            || (advises && is_advice(name))
+            || (advises && is_advice(field.known))
             || (field.known == Known::Other && is_ours(name))
             || (tells_limits
                 && name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-ratelimit-")))
             || (names_fields && fields::is_for_this_hop(&head.fields, bytes, name));
-        if !stays && let Some(value) = HeaderSafe::new(field.value.of(bytes)) {
-            writer.passed_on(name, value);
+        if !stays {
+            writer.passed_on(field, bytes);
         }
     }
     advise(&mut writer, facts.advice);
-    if let Some(theirs) = head.known(bytes, Known::RequestId).and_then(HeaderSafe::new) {
-        writer.field("x-upstream-request-id", theirs);
+    if let Some(theirs) = head.fields.get(Known::RequestId) {
+        writer.field("x-upstream-request-id", HeaderSafe::read(theirs, bytes));
     }
     if kind == Kind::Events {
         if head.known(bytes, Known::CacheControl).is_none() {
@@ -129,8 +129,8 @@ fn is_ours(name: &[u8]) -> bool {
     ours.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
 }
 
-fn is_advice(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"retry-after") || name.eq_ignore_ascii_case(b"retry-after-ms")
+fn is_advice(field: Known) -> bool {
+    matches!(field, Known::RetryAfter | Known::RetryAfterMs)
 }
 
 /// What a client is told about trying again.

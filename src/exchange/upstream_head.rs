@@ -21,8 +21,7 @@ pub(super) fn write(
 ) -> Written {
     let provider = target.provider;
     let to = To {
-        authority: provider.authority.as_bytes(),
-        base_path: provider.base_path.as_bytes(),
+        opening: &provider.opening,
         credential_line: provider.keys[usize::from(target.key)].line.expose(),
     };
     upstream_head::write(out, to, ask.endpoint, &request.head, &request.buffer, body_bytes, trace)

@@ -358,8 +358,8 @@ fn within<'s, Q: Quota>(
 /// # Errors
 /// It was sent twice.
 pub fn metadata_field<'b>(head: &RequestHead, bytes: &'b [u8]) -> Result<Option<&'b [u8]>, Refusal> {
-    for name in metadata::FIELDS {
-        match head.only(bytes, name) {
+    for field in metadata::FIELDS {
+        match head.only(bytes, field) {
             Ok(None) => {}
             Ok(Some(value)) => return Ok(Some(value)),
             Err(_) => return Err(bad_metadata("The routing metadata is sent twice.")),

@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 use sonic_rs::{JsonValueTrait, LazyValue, to_object_iter};
 
-use super::json::scan;
+use super::{http1::Known, json::scan};
 use crate::base::limits::{METADATA_BYTES_MAX, METADATA_KEYS_MAX};
 
-/// The field names, the first that is there being the one that counts: ours, and Cloudflare's for the same.
-pub const FIELDS: [&str; 2] = ["x-ai-route-metadata", "cf-aig-metadata"];
+/// The fields, the first that is there being the one that counts: ours, and Cloudflare's for the same.
+pub const FIELDS: [Known; 2] = [Known::RouteMetadata, Known::RouteMetadataAlias];
 
 /// The object, its keys in the order in which they came.
 #[derive(Clone, Debug, Default, PartialEq)]

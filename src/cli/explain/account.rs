@@ -215,7 +215,7 @@ pub(super) fn account(
         caller: caller.map(|caller| &*caller.name),
         tags: caller.map_or(&[], |caller| &caller.tags),
         header: &|name| head.field(&bytes, name),
-        metadata: Told::Raw(metadata::FIELDS.into_iter().find_map(|name| head.field(&bytes, name))),
+        metadata: Told::Raw(metadata::FIELDS.into_iter().find_map(|known| head.known(&bytes, known))),
     };
     let plan = match plan(snapshot, &facts, asked.chance, &AllWell, Now(0)) {
         Ok(plan) => Some(plan),
@@ -470,11 +470,7 @@ fn request(target: &Planned<'_>, asked: &Asked<'_>, head: &RequestHead, bytes: &
     let provider = target.provider;
     let line = provider.keys.get(usize::from(target.key)).map_or(&b""[..], |key| key.line.expose());
     let credential_line = masked(line);
-    let to = To {
-        authority: provider.authority.as_bytes(),
-        base_path: provider.base_path.as_bytes(),
-        credential_line: &credential_line,
-    };
+    let to = To { opening: &provider.opening, credential_line: &credential_line };
     let mut out = Vec::new();
     let _ = upstream_head::write(&mut out, to, asked.endpoint, head, bytes, 0, None);
     let text = String::from_utf8_lossy(&out);

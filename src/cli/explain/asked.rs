@@ -70,7 +70,7 @@ impl Asked<'_> {
             "POST /v1{} HTTP/1.1\r\nhost: ringway\r\ncontent-type: {media_type}\r\ncontent-length: {body_bytes}\r\n",
             self.endpoint.path()
         );
-        let metadata = self.metadata.map(|metadata| format!("{}: {metadata}", metadata::FIELDS[0]));
+        let metadata = self.metadata.map(|metadata| format!("{}: {metadata}", metadata::FIELDS[0].text()));
         for field in self.fields.iter().chain(&metadata) {
             let shown = || field.split(':').next().unwrap_or_default().escape_debug().to_string();
             if field.contains(['\r', '\n']) {
@@ -121,8 +121,8 @@ pub(super) fn read(bytes: &[u8], snapshot: &Snapshot) -> Result<RequestHead, Unc
         let why = "a gateway token does not belong into an argument: name its caller with --caller";
         return Err(Unclear(why.to_owned()));
     }
-    let sent = metadata::FIELDS.into_iter().filter(|name| head.field(bytes, name).is_some()).count();
-    if sent > 1 || metadata::FIELDS.into_iter().any(|name| head.only(bytes, name).is_err()) {
+    let sent = metadata::FIELDS.into_iter().filter(|known| head.known(bytes, *known).is_some()).count();
+    if sent > 1 || metadata::FIELDS.into_iter().any(|known| head.only(bytes, known).is_err()) {
         return Err(Unclear("the routing metadata is given twice".to_owned()));
     }
     Ok(head)

@@ -51,6 +51,11 @@ known! {
     OpenaiOrganization "openai-organization"
     OpenaiProject "openai-project"
     RequestId "x-request-id"
+    RetryAfter "retry-after"
+    RetryAfterMs "retry-after-ms"
+    RetryCount "x-stainless-retry-count"
+    RouteMetadata "x-ai-route-metadata"
+    RouteMetadataAlias "cf-aig-metadata"
     Server "server"
     ServerTimingAsked "x-ringway-server-timing"
     SetCookie "set-cookie"
@@ -73,6 +78,11 @@ impl Known {
         if folds_to(name, candidate.text().as_bytes()) { candidate } else { Self::Other }
     }
 
+    /// Its place in a set of them.
+    pub const fn bit(self) -> u64 {
+        1 << self as u32
+    }
+
     /// The only one it could be, by its length and its first letter.
     fn candidate(name: &[u8]) -> Self {
         match (name.len(), name.first().map(u8::to_ascii_lowercase)) {
@@ -91,6 +101,7 @@ impl Known {
             (10, Some(b't')) => Self::TraceState,
             (10, Some(b'u')) => Self::UserAgent,
             (11, Some(b'o')) => Self::OpenaiBeta,
+            (11, Some(b'r')) => Self::RetryAfter,
             (11, Some(b't')) => Self::TraceParent,
             (12, Some(b'c')) => Self::ContentType,
             (12, Some(b'x')) => Self::RequestId,
@@ -98,14 +109,19 @@ impl Known {
             (13, Some(b'c')) => Self::CacheControl,
             (14, Some(b'c')) => Self::ContentLength,
             (14, Some(b'o')) => Self::OpenaiProject,
+            (14, Some(b'r')) => Self::RetryAfterMs,
             (14, Some(b'x')) => Self::ShouldRetry,
+            (15, Some(b'c')) => Self::RouteMetadataAlias,
             (15, Some(b'i')) => Self::IdempotencyKey,
             (16, Some(b'c')) => Self::ContentEncoding,
             (16, Some(b'w')) => Self::WwwAuthenticate,
             (17, Some(b't')) => Self::TransferEncoding,
             (18, Some(b'c')) => Self::CollectLogAlias,
             (19, Some(b'o')) => Self::OpenaiOrganization,
+            (19, Some(b'x')) => Self::RouteMetadata,
             (21, Some(b'x')) => Self::CollectLog,
+            // The only two that begin alike: by their third letter.
+            (23, Some(b'x')) if matches!(name[2], b's' | b'S') => Self::RetryCount,
             (23, Some(b'x')) => Self::ServerTimingAsked,
             (25, Some(b's')) => Self::TransportSecurity,
             (26, Some(b'c')) => Self::CollectPayloadAlias,
@@ -117,15 +133,22 @@ impl Known {
     }
 }
 
-/// Whether `name`, a token, is `text` in some letter case; eight letters at a time. The bit that tells letter cases apart
-/// is set in every byte of `text`, and of the bytes of a token only letters are what they are with and without it.
+/// Whether `name`, a token, is `text` in some letter case; eight letters at a time, the last eight perhaps again. The bit
+/// that tells letter cases apart is set in every byte of `text`, and of the bytes of a token only letters are what they are
+/// with and without it.
 fn folds_to(name: &[u8], text: &[u8]) -> bool {
-    let (words, rest) = name.as_chunks::<8>();
-    let (text_words, text_rest) = text.as_chunks::<8>();
-    let lower = |word: &[u8; 8]| u64::from_ne_bytes(*word) | u64::from_ne_bytes([b' '; 8]);
-    name.len() == text.len()
-        && words.iter().zip(text_words).all(|(word, text)| lower(word) == u64::from_ne_bytes(*text))
-        && rest.iter().zip(text_rest).all(|(byte, text)| byte | b' ' == *text)
+    let is_word = |(name, text): (&[u8; 8], &[u8; 8])| {
+        u64::from_ne_bytes(*name) | u64::from_ne_bytes([b' '; 8]) == u64::from_ne_bytes(*text)
+    };
+    if name.len() != text.len() {
+        return false;
+    }
+    match (name.last_chunk(), text.last_chunk()) {
+        (Some(last), Some(text_last)) => {
+            is_word((last, text_last)) && name.as_chunks().0.iter().zip(text.as_chunks().0).all(is_word)
+        }
+        _ => name.iter().zip(text).all(|(byte, text)| byte | b' ' == *text),
+    }
 }
 
 #[cfg(test)]

@@ -28,4 +28,4 @@ pub use head::{
 };
 pub use known::Known;
 pub use refused::BadHead;
-pub use render::{HeadWriter, HeaderSafe, LAST_CHUNK, TargetSafe, chunk_head, request_line, status_line};
+pub use render::{HeadWriter, HeaderSafe, LAST_CHUNK, Opening, TargetSafe, chunk_head, status_line};

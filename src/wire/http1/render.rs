@@ -3,7 +3,7 @@
 //! What a peer sent gets into a head only as a [`HeaderSafe`] or a [`TargetSafe`], which can not hold a line end; names are
 //! ours. So a head that is written here reads back as exactly the fields that were put in.
 
-use super::fields::{is_token, is_value_byte, trim};
+use super::fields::{Field, is_token, is_value, is_value_byte, trim};
 use crate::base::span::Span;
 
 /// The chunk that ends a body.
@@ -20,9 +20,14 @@ pub struct HeaderSafe<'a>(&'a [u8]);
 impl<'a> HeaderSafe<'a> {
     /// `None` if a control byte is in it. White space around it is not part of a value (RFC 9110 §5.5) and is left off.
     pub fn new(value: &'a [u8]) -> Option<Self> {
-        // Every byte, and no early way out: this form is compiled to wide compares.
-        let bad = value.iter().fold(false, |bad, byte| bad | !is_value_byte(*byte));
-        (!bad).then(|| Self(trim(value)))
+        is_value(value).then(|| Self(trim(value)))
+    }
+
+    /// What a field says that was read from `head`. No other value gets out of the parser, so it is not looked at again.
+    pub fn read(field: &Field, head: &'a [u8]) -> Self {
+        let value = field.value.of(head);
+        debug_assert_eq!(Self::new(value), Some(Self(value)), "a parsed value is safe");
+        Self(value)
     }
 
     pub fn bytes(self) -> &'a [u8] {
@@ -55,37 +60,68 @@ impl HeaderSafe<'static> {
 pub struct TargetSafe<'a>(&'a [u8]);
 
 impl<'a> TargetSafe<'a> {
-    pub const EMPTY: Self = Self(b"");
-
     /// `None` if a space, a control byte or a byte beyond ASCII is in it.
-    pub fn new(part: &'a [u8]) -> Option<Self> {
-        // Without an early way out, as in `HeaderSafe::new`.
-        part.iter().fold(true, |good, byte| good & byte.is_ascii_graphic()).then_some(Self(part))
+    pub const fn new(part: &'a [u8]) -> Option<Self> {
+        let mut at = 0;
+        while at < part.len() {
+            if !part[at].is_ascii_graphic() {
+                return None;
+            }
+            at += 1;
+        }
+        Some(Self(part))
     }
 }
 
-/// Begins a request: its method is a token of ours, its target the parts one behind the other.
-pub fn request_line<'o>(
-    out: &'o mut Vec<u8>,
-    method: &'static str,
-    target: &[TargetSafe<'_>],
-) -> HeadWriter<'o> {
-    debug_assert!(is_token(method.as_bytes()), "a method is a token");
-    out.extend_from_slice(method.as_bytes());
-    out.push(b' ');
-    target.iter().for_each(|part| out.extend_from_slice(part.0));
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    HeadWriter { out }
+impl TargetSafe<'static> {
+    /// A part of ours, checked when it is compiled.
+    ///
+    /// # Panics
+    /// If the part is not safe.
+    pub const fn fixed(part: &'static str) -> Self {
+        Self::new(part.as_bytes()).expect("visible ASCII")
+    }
+}
+
+/// How each of many requests to one server begins, written once: the first line and the Host field, but for the end of the
+/// target, which stands between its two halves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    before: Box<[u8]>,
+    behind: Box<[u8]>,
+}
+
+impl Opening {
+    /// `method` is a token of ours, `base` what every target begins with.
+    pub fn new(method: &'static str, base: TargetSafe<'_>, host: HeaderSafe<'_>) -> Self {
+        debug_assert!(is_token(method.as_bytes()), "a method is a token");
+        Self {
+            before: [method.as_bytes(), b" ", base.0].concat().into(),
+            behind: [b" HTTP/1.1\r\nhost: ", host.0, b"\r\n"].concat().into(),
+        }
+    }
+
+    /// Begins a request, whose target ends in `path`.
+    pub fn begin<'o>(&self, out: &'o mut Vec<u8>, path: TargetSafe<'_>) -> HeadWriter<'o> {
+        for piece in [&self.before, path.0, &self.behind] {
+            out.extend_from_slice(piece);
+        }
+        HeadWriter { out }
+    }
 }
 
 /// Begins a response. `status` is from 100 to 599.
 pub fn status_line(out: &mut Vec<u8>, status: u16) -> HeadWriter<'_> {
     debug_assert!((100..600).contains(&status), "a status has three digits and a meaning");
-    out.extend_from_slice(b"HTTP/1.1 ");
-    decimal(out, u64::from(status));
-    out.push(b' ');
-    out.extend_from_slice(phrase(status).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    match ready_line(status) {
+        Some(line) => out.extend_from_slice(line.as_bytes()),
+        // A phrase may be empty.
+        None => {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            decimal(out, u64::from(status));
+            out.extend_from_slice(b" \r\n");
+        }
+    }
     HeadWriter { out }
 }
 
@@ -107,8 +143,7 @@ pub struct HeadWriter<'o> {
 impl<'o> HeadWriter<'o> {
     /// Adds a field whose value is a number.
     pub fn number(&mut self, name: &'static str, value: u64) -> &mut Self {
-        let (digits, start) = digits_of(value);
-        self.field(name, HeaderSafe(&digits[start..]))
+        self.field(name, HeaderSafe(digits_of(value, &mut [0; 20])))
     }
 
     /// Adds a field. The name is a token, and neither `content-length` nor `transfer-encoding`.
@@ -118,24 +153,22 @@ impl<'o> HeadWriter<'o> {
             !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("transfer-encoding"),
             "framing is said once, by `length` or `chunked`"
         );
-        // One growth for the four pieces.
-        self.out.reserve(name.len() + value.0.len() + 4);
-        self.out.extend_from_slice(name.as_bytes());
+        self.pieces(name.as_bytes(), value)
+    }
+
+    fn pieces(&mut self, name: &[u8], value: HeaderSafe<'_>) -> &mut Self {
+        self.out.extend_from_slice(name);
         self.out.extend_from_slice(b": ");
         self.out.extend_from_slice(value.0);
         self.out.extend_from_slice(b"\r\n");
         self
     }
 
-    /// Adds a field that another head had, under its own name. `name` comes from a parsed head, so it is a token.
-    pub fn passed_on(&mut self, name: &[u8], value: HeaderSafe<'_>) -> &mut Self {
+    /// Adds a field that was read from another head, as it is.
+    pub fn passed_on(&mut self, field: &Field, head: &[u8]) -> &mut Self {
+        let name = field.name.of(head);
         debug_assert!(is_token(name), "a parsed name is a token");
-        self.out.reserve(name.len() + value.0.len() + 4);
-        self.out.extend_from_slice(name);
-        self.out.extend_from_slice(b": ");
-        self.out.extend_from_slice(value.0);
-        self.out.extend_from_slice(b"\r\n");
-        self
+        self.pieces(name, HeaderSafe::read(field, head))
     }
 
     /// Adds a field line that is ready, line end and all, and tells where it lies: a credential, to be wiped later.
@@ -194,80 +227,94 @@ pub fn chunk_head(out: &mut Vec<u8>, len: usize) {
 }
 
 fn decimal(out: &mut Vec<u8>, number: u64) {
-    let (digits, start) = digits_of(number);
-    out.extend_from_slice(&digits[start..]);
+    out.extend_from_slice(digits_of(number, &mut [0; 20]));
 }
 
-/// The number's decimal digits, and where in the array they start.
-fn digits_of(number: u64) -> ([u8; 20], usize) {
-    let mut digits = [0u8; 20]; // u64::MAX has twenty
-    let (mut start, mut rest) = (digits.len(), number);
-    while start > 0 {
+/// The number's decimal digits, of which `u64::MAX` has twenty.
+fn digits_of(number: u64, room: &mut [u8; 20]) -> &[u8] {
+    let (mut start, mut rest) = (room.len(), number);
+    for digit in room.iter_mut().rev() {
+        *digit = b"0123456789"[(rest % 10) as usize];
         start -= 1;
-        digits[start] = b"0123456789"[(rest % 10) as usize];
         rest /= 10;
         if rest == 0 {
             break;
         }
     }
-    (digits, start)
+    &room[start..]
 }
 
-/// RFC 9110 §15 and the registry; empty for what has none, which is legal.
-fn phrase(status: u16) -> &'static str {
-    match status {
-        100 => "Continue",
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        206 => "Partial Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        402 => "Payment Required",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        411 => "Length Required",
-        412 => "Precondition Failed",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        416 => "Range Not Satisfiable",
-        417 => "Expectation Failed",
-        418 => "I'm a teapot",
-        421 => "Misdirected Request",
-        422 => "Unprocessable Content",
-        424 => "Failed Dependency",
-        425 => "Too Early",
-        426 => "Upgrade Required",
-        428 => "Precondition Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        451 => "Unavailable For Legal Reasons",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
-        511 => "Network Authentication Required",
-        // Not registered, but what a CDN in front of a provider sends, and passed on.
-        520..=527 => "Origin Error",
-        529 => "Overloaded",
-        _ => "",
-    }
+/// Declares the statuses that have a phrase: RFC 9110 §15 and the registry.
+macro_rules! statuses {
+    ($($status:literal $phrase:literal)*) => {
+        /// The whole first line of a response, where its status has a phrase.
+        fn ready_line(status: u16) -> Option<&'static str> {
+            Some(match status {
+                $($status => concat!("HTTP/1.1 ", $status, " ", $phrase, "\r\n"),)*
+                _ => return None,
+            })
+        }
+    };
+}
+
+statuses! {
+    100 "Continue"
+    200 "OK"
+    201 "Created"
+    202 "Accepted"
+    204 "No Content"
+    206 "Partial Content"
+    301 "Moved Permanently"
+    302 "Found"
+    303 "See Other"
+    304 "Not Modified"
+    307 "Temporary Redirect"
+    308 "Permanent Redirect"
+    400 "Bad Request"
+    401 "Unauthorized"
+    402 "Payment Required"
+    403 "Forbidden"
+    404 "Not Found"
+    405 "Method Not Allowed"
+    406 "Not Acceptable"
+    408 "Request Timeout"
+    409 "Conflict"
+    410 "Gone"
+    411 "Length Required"
+    412 "Precondition Failed"
+    413 "Content Too Large"
+    414 "URI Too Long"
+    415 "Unsupported Media Type"
+    416 "Range Not Satisfiable"
+    417 "Expectation Failed"
+    418 "I'm a teapot"
+    421 "Misdirected Request"
+    422 "Unprocessable Content"
+    424 "Failed Dependency"
+    425 "Too Early"
+    426 "Upgrade Required"
+    428 "Precondition Required"
+    429 "Too Many Requests"
+    431 "Request Header Fields Too Large"
+    451 "Unavailable For Legal Reasons"
+    500 "Internal Server Error"
+    501 "Not Implemented"
+    502 "Bad Gateway"
+    503 "Service Unavailable"
+    504 "Gateway Timeout"
+    505 "HTTP Version Not Supported"
+    507 "Insufficient Storage"
+    511 "Network Authentication Required"
+    // Not registered, but what a CDN in front of a provider sends, and passed on.
+    520 "Origin Error"
+    521 "Origin Error"
+    522 "Origin Error"
+    523 "Origin Error"
+    524 "Origin Error"
+    525 "Origin Error"
+    526 "Origin Error"
+    527 "Origin Error"
+    529 "Overloaded"
 }
 
 #[cfg(test)]
@@ -290,10 +337,9 @@ mod tests {
     #[test]
     fn a_head_is_written_as_it_reads() {
         let request = written(|out| {
-            let target =
-                ["/base", "/v1/chat", "?a=b"].map(|part| TargetSafe::new(part.as_bytes()).expect("safe"));
-            let mut head = request_line(out, "POST", &target);
-            head.field("host", safe("h:80")).field("accept", const { HeaderSafe::fixed("*/*") });
+            let opening = Opening::new("POST", const { TargetSafe::fixed("/base") }, safe("h:80"));
+            let mut head = opening.begin(out, const { TargetSafe::fixed("/v1/chat?a=b") });
+            head.field("accept", const { HeaderSafe::fixed("*/*") });
             head.length(18_446_744_073_709_551_615).end();
         });
         assert_eq!(
@@ -356,7 +402,7 @@ mod tests {
                     Framing::None | Framing::UntilClose => head.end(),
                 }
             };
-            let expect = |skipped: usize, bytes: &[u8], fields: &[super::super::Field]| {
+            let expect = |skipped: usize, bytes: &[u8], fields: &[Field]| {
                 let read: Vec<(&[u8], &[u8])> =
                     fields.iter().map(|f| (f.name.of(bytes), f.value.of(bytes))).skip(skipped).collect();
                 let meant: Vec<(&[u8], &[u8])> = meant.iter().map(|(n, v)| (n.as_bytes(), trim(v))).collect();
@@ -365,9 +411,7 @@ mod tests {
             };
 
             let mut out = Vec::new();
-            let mut head = request_line(&mut out, "POST", &[TargetSafe(b"/v1"), TargetSafe(b"/x?y")]);
-            head.field("host", safe("h"));
-            finish(head);
+            finish(Opening::new("POST", TargetSafe(b"/v1"), safe("h")).begin(&mut out, TargetSafe(b"/x?y")));
             let head = parse_request(&out, HeadLimits::default()).expect("accepted").expect("whole");
             assert_eq!(
                 (head.bytes, head.framing, head.target.of(&out)),

@@ -65,31 +65,31 @@ fn from(target: &[u8], start: usize, authority: Option<Range<usize>>) -> Result<
 /// The length of the path, which begins with a slash and ends at a question mark or with `path`.
 fn check_path(path: &[u8]) -> Result<usize, BadHead> {
     let names_from = if path.starts_with(NAMES_BELOW) { NAMES_BELOW.len() } else { usize::MAX };
-    // Of the segment so far: its bytes, and whether all of them are dots.
-    let (mut bytes, mut dots) = (0, true);
-    let mut at = 1;
-    while let Some(&byte) = path.get(at) {
-        let (meaning, width) = match byte {
-            b'%' => (decoded(path, at)?, 3),
-            b'/' => (b'/', 1),
-            b'?' => break,
-            _ if is_pchar(byte) => (byte, 1),
-            b'\\' => return Err(BadHead::BadPath),
-            _ => return Err(BadHead::BadTarget),
-        };
-        if meaning == b'/' {
-            // An encoded slash ends a segment too: whoever decodes it will see it so.
-            if (width == 3 && at < names_from) || bytes == 0 || (dots && bytes <= 2) {
-                return Err(BadHead::BadPath);
+    // Where the segment began that `at` is in. Only dots as such can be all that it is: hidden ones are refused.
+    let (mut segment, mut at) = (1, 1);
+    let is_dots = |segment: &[u8]| matches!(segment, b"." | b"..");
+    loop {
+        let rest = path.get(at..).unwrap_or_default();
+        at += rest.iter().position(|byte| !is_pchar(*byte)).unwrap_or(rest.len());
+        let width = match path.get(at) {
+            None | Some(b'?') => break,
+            Some(b'/') => 1,
+            Some(b'%') if decoded(path, at)? != b'/' => {
+                at += 3;
+                continue;
             }
-            (bytes, dots) = (0, true);
-        } else {
-            bytes += 1;
-            dots &= meaning == b'.';
+            // An encoded slash ends a segment too: whoever decodes it will see it so.
+            Some(b'%') if at >= names_from => 3,
+            Some(b'%' | b'\\') => return Err(BadHead::BadPath),
+            Some(_) => return Err(BadHead::BadTarget),
+        };
+        if segment == at || is_dots(&path[segment..at]) {
+            return Err(BadHead::BadPath);
         }
         at += width;
+        segment = at;
     }
-    if bytes > 0 && bytes <= 2 && dots { Err(BadHead::BadPath) } else { Ok(at) }
+    if is_dots(&path[segment..at]) { Err(BadHead::BadPath) } else { Ok(at) }
 }
 
 /// What the percent at `at` stands for, unless that is something which must not be hidden.
@@ -125,17 +125,16 @@ pub(super) fn is_host(text: &[u8]) -> bool {
         return address.parse::<Ipv6Addr>().is_ok()
             && (after.is_empty() || after.strip_prefix(b":").is_some_and(is_port));
     }
-    let colon = text.iter().position(|byte| *byte == b':');
-    let (name, port) = text.split_at(colon.unwrap_or(text.len()));
-    (1..=HOST_BYTES_MAX).contains(&name.len())
-        && name.iter().all(|byte| is_reg_name_byte(*byte))
-        && port.strip_prefix(b":").is_none_or(is_port)
+    let name = text.iter().position(|byte| !is_reg_name_byte(*byte)).unwrap_or(text.len());
+    let after = &text[name..];
+    (1..=HOST_BYTES_MAX).contains(&name)
+        && (after.is_empty() || after.strip_prefix(b":").is_some_and(is_port))
 }
 
 fn is_port(text: &[u8]) -> bool {
+    let digit = |port, byte: &u8| byte.is_ascii_digit().then(|| port * 10 + u32::from(byte - b'0'));
     (1..=5).contains(&text.len())
-        && text.iter().all(u8::is_ascii_digit)
-        && text.iter().fold(0, |port, digit| port * 10 + u32::from(digit - b'0')) <= u32::from(u16::MAX)
+        && text.iter().try_fold(0, digit).is_some_and(|port| port <= u32::from(u16::MAX))
 }
 
 /// Unreserved and sub-delims of RFC 3986. Its percent-encoding is left out: no name that resolves has any.

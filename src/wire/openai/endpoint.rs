@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::{base::limits::MODEL_BYTES_MAX, wire::model_name::is_model_name};
+use crate::{
+    base::limits::MODEL_BYTES_MAX,
+    wire::{http1::TargetSafe, model_name::is_model_name},
+};
 
 /// What a method and a path (without its query) ask for.
 ///
@@ -97,6 +100,20 @@ impl Endpoint {
     /// The path behind `/v1` here and behind the base URL at a provider. [`Endpoint::Model`] has a name behind it.
     pub const fn path(self) -> &'static str {
         self.row().0
+    }
+
+    /// [`Endpoint::path`] as it is written into a request.
+    pub const fn target(self) -> TargetSafe<'static> {
+        const TARGETS: [TargetSafe<'static>; Endpoint::ALL.len()] = {
+            let mut targets = [TargetSafe::fixed(""); Endpoint::ALL.len()];
+            let mut at = 0;
+            while at < targets.len() {
+                targets[Endpoint::ALL[at] as usize] = TargetSafe::fixed(Endpoint::ALL[at].path());
+                at += 1;
+            }
+            targets
+        };
+        TARGETS[self as usize]
     }
 
     /// What metrics and logs call it.
@@ -243,6 +260,7 @@ mod tests {
     #[test]
     fn every_endpoint_is_found_by_its_method_alone() {
         for endpoint in Endpoint::ALL {
+            assert_eq!(Some(endpoint.target()), TargetSafe::new(endpoint.path().as_bytes()));
             let name = if endpoint == Endpoint::Model { "gpt-4o" } else { "" };
             let path = format!("/v1{}{name}", endpoint.path());
             let (good, bad) = if endpoint.body() == Body::None { ("GET", "POST") } else { ("POST", "GET") };

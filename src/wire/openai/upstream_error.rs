@@ -9,7 +9,7 @@ use crate::{
         limits::{ERROR_BODY_BYTES_MAX, UPSTREAM_RETRY_AFTER_MS_MAX},
     },
     wire::{
-        http1::head::ResponseHead,
+        http1::{Known, head::ResponseHead},
         json::{scan, usage::members},
     },
 };
@@ -57,9 +57,9 @@ pub fn said(json: &[u8]) -> Option<Said> {
 ///
 /// A field that is sent twice says nothing. Never more than [`UPSTREAM_RETRY_AFTER_MS_MAX`].
 pub fn retry_after_ms(head: &ResponseHead, bytes: &[u8], unix_ms: u64) -> Option<u64> {
-    let field = |name| head.only(bytes, name).ok().flatten();
-    let ms = field("retry-after-ms").and_then(|value| thousandths(value, 1)).or_else(|| {
-        let value = field("retry-after")?;
+    let field = |known| head.only(bytes, known).ok().flatten();
+    let ms = field(Known::RetryAfterMs).and_then(|value| thousandths(value, 1)).or_else(|| {
+        let value = field(Known::RetryAfter)?;
         thousandths(value, 1_000).or_else(|| Some(date_ms(value)?.saturating_sub(unix_ms)))
     });
     ms.map(|ms| ms.min(UPSTREAM_RETRY_AFTER_MS_MAX))

@@ -8,7 +8,7 @@ use crate::{
         http1::{
             Known,
             head::RequestHead,
-            render::{HeaderSafe, TargetSafe, request_line},
+            render::{HeaderSafe, Opening},
         },
         trace_context::Onward,
     },
@@ -17,10 +17,7 @@ use crate::{
 /// To whom a head is written, in the form in which it is sent.
 #[derive(Clone, Copy)]
 pub struct To<'a> {
-    /// The value of the Host field.
-    pub authority: &'a [u8],
-    /// What stands before the endpoint's own path.
-    pub base_path: &'a [u8],
+    pub opening: &'a Opening,
     /// The whole field with its line end, or nothing.
     pub credential_line: &'a [u8],
 }
@@ -45,22 +42,14 @@ pub fn write(
     trace: Option<&Onward>,
 ) -> Written {
     let start = out.len();
-    // Both come from a checked configuration and a table of ours.
-    let path = [to.base_path, endpoint.path().as_bytes()].map(TargetSafe::new);
-    debug_assert!(path.iter().all(Option::is_some), "paths of the configuration are visible ASCII");
-    let path = path.map(|part| part.unwrap_or(TargetSafe::EMPTY));
-
-    let mut ours = request_line(out, "POST", &path);
-    if let Some(authority) = HeaderSafe::new(to.authority) {
-        ours.field("host", authority);
-    }
+    let mut ours = to.opening.begin(out, endpoint.target());
     let credential = ours.line(to.credential_line);
     let mut seen = 0u64;
     if let Some(trace) = trace {
         ours.field(Known::TraceParent.text(), trace.parent());
     }
-    for field in &head.fields {
-        let bit = 1 << field.known as u32;
+    for field in head.fields.iter() {
+        let bit = field.known.bit();
         let passes = match field.known {
             // A list over several fields, or what only its reader may judge: all of them.
             Known::TraceState => trace.is_none_or(|trace| trace.keeps_state),
@@ -68,9 +57,9 @@ pub fn write(
             // Once: of several, the first.
             known => is_passed_on(known) && seen & bit == 0,
         };
-        if passes && let Some(value) = HeaderSafe::new(field.value.of(bytes)) {
+        if passes {
             seen |= bit;
-            ours.field(field.known.text(), value);
+            ours.field(field.known.text(), HeaderSafe::read(field, bytes));
         }
     }
     // Usage could not be read in a compressed answer.
@@ -90,7 +79,10 @@ fn is_passed_on(field: Known) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::http1::head::{HeadLimits, parse_request};
+    use crate::wire::http1::{
+        head::{HeadLimits, parse_request},
+        render::TargetSafe,
+    };
 
     #[track_caller]
     fn check(fields: &str, expect: &str) {
@@ -101,7 +93,9 @@ mod tests {
     fn check_traced(fields: &str, trace: Option<&Onward>, expect: &str) {
         let bytes = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\n{fields}\r\n");
         let head = parse_request(bytes.as_bytes(), HeadLimits::default()).expect("good").expect("whole");
-        let to = To { authority: b"p", base_path: b"/v1", credential_line: b"authorization: k\r\n" };
+        let opening =
+            Opening::new("POST", const { TargetSafe::fixed("/v1") }, const { HeaderSafe::fixed("p") });
+        let to = To { opening: &opening, credential_line: b"authorization: k\r\n" };
         let mut out = b"before".to_vec();
         let written = write(&mut out, to, Endpoint::ChatCompletions, &head, bytes.as_bytes(), 7, trace);
         let start = "POST /v1/chat/completions HTTP/1.1\r\nhost: p\r\nauthorization: k\r\n";
