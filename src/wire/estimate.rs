@@ -71,10 +71,15 @@ pub fn text(bytes: &[u8]) -> MilliTokens {
 const CHUNK: usize = 128;
 
 fn weigh(chunk: &[u8]) -> u64 {
-    if chunk.is_ascii() {
-        // Without a table, and counted in bytes: the compiler makes vectors of it.
-        let is_letter = |byte: u8| u8::from((byte | 0x20).wrapping_sub(b'a') < 26) | u8::from(byte == b' ');
-        let letters = u64::from(chunk.iter().fold(0_u8, |sum, byte| sum.wrapping_add(is_letter(*byte))));
+    // Without a table, and counted in bytes: the compiler makes vectors of it.
+    let is_letter = |byte: u8| u8::from((byte | 0x20).wrapping_sub(b'a') < 26) | u8::from(byte == b' ');
+    let (mut letters, mut all) = (0_u8, 0_u8);
+    for &byte in chunk {
+        letters = letters.wrapping_add(is_letter(byte));
+        all |= byte;
+    }
+    if all.is_ascii() {
+        let letters = u64::from(letters);
         return letters * LETTER + (chunk.len() as u64 - letters) * MARK;
     }
     chunk.iter().map(|byte| u64::from(WEIGHTS[usize::from(*byte)])).sum()
@@ -83,6 +88,10 @@ fn weigh(chunk: &[u8]) -> u64 {
 /// A JSON text: what stands in it as `\u4f60` weighs what the character does, and a file in base64 what an image does. Of a
 /// long text the beginning speaks for the rest.
 pub fn json(bytes: &[u8]) -> MilliTokens {
+    // Short prose holds neither of what is searched for: one look tells.
+    if bytes.len() <= ESTIMATE_BYTES_MAX && memchr::memchr2(b';', b'\\', bytes).is_none() {
+        return text(bytes);
+    }
     let (mut rest, mut files) = (bytes, 0_u64);
     let (mut sum, mut weighed, mut in_all) = (MilliTokens::default(), 0, 0);
     loop {

@@ -5,9 +5,18 @@ use crate::base::limits::MODEL_BYTES_MAX;
 /// `[A-Za-z0-9._:/@+,=-]`, 1 to [`MODEL_BYTES_MAX`] bytes: what providers use, and nothing that a parser, a path, a
 /// header, a log line or a page could read in two ways.
 pub fn is_model_name(name: &[u8]) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:/@+,=-".contains(byte);
-    (1..=MODEL_BYTES_MAX).contains(&name.len()) && name.iter().all(plain)
+    (1..=MODEL_BYTES_MAX).contains(&name.len()) && name.iter().all(|byte| IN_NAMES[usize::from(*byte)])
 }
+
+static IN_NAMES: [bool; 256] = {
+    let mut in_names = [false; 256];
+    let mut of = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/@+,=-".as_slice();
+    while let Some((byte, rest)) = of.split_first() {
+        in_names[*byte as usize] = true;
+        of = rest;
+    }
+    in_names
+};
 
 #[cfg(test)]
 mod tests {

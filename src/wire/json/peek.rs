@@ -9,7 +9,9 @@ use smallvec::SmallVec;
 use sonic_rs::to_object_iter;
 
 use super::{
-    BadBody, redirects, routing_key,
+    BadBody,
+    names::exact_routing_key,
+    redirects, routing_key,
     scan::{Member, Scan},
 };
 use crate::{
@@ -113,7 +115,12 @@ pub fn peek_scanned<'a>(body: &'a [u8], scan: &Scan) -> Result<Peek<'a>, BadBody
         if key.len() > JSON_KEY_BYTES_MAX {
             return Err(BadBody::KeyTooLong);
         }
-        let key = string(key.of(body)).ok_or_else(|| BadBody::InvalidJson { at: key.range().start })?;
+        // What is written as one of the names holds no escape.
+        let exact = exact_routing_key(key.of(body));
+        let key = exact
+            .map(Cow::Borrowed)
+            .or_else(|| string(key.of(body)))
+            .ok_or_else(|| BadBody::InvalidJson { at: key.range().start })?;
         let raw = Raw::new(body, value);
         match &*key {
             "model" => model = Some((raw.model()?, raw.span)),
@@ -127,7 +134,8 @@ pub fn peek_scanned<'a>(body: &'a [u8], scan: &Scan) -> Result<Peek<'a>, BadBody
             "store" => stateful.store = raw.flag("store")?,
             "background" => stateful.background = raw.flag("background")?.unwrap_or(false),
             "previous_response_id" => stateful.previous_response_id = raw.text != b"null",
-            key => known_spelling(key)?,
+            key if exact.is_none() => known_spelling(key)?,
+            _ => {}
         }
         keys.add(key)?;
     }
@@ -158,23 +166,29 @@ fn known_spelling(key: &str) -> Result<(), BadBody> {
 #[derive(Default)]
 struct Keys<'a> {
     few: SmallVec<[Cow<'a, str>; 16]>,
-    many: HashSet<Cow<'a, str>>,
+    many: Option<HashSet<Cow<'a, str>>>,
 }
 
 impl<'a> Keys<'a> {
     fn add(&mut self, key: Cow<'a, str>) -> Result<(), BadBody> {
-        if self.few.contains(&key) || self.many.contains(&key) {
+        let Some(many) = &mut self.many else {
+            if self.few.contains(&key) {
+                return Err(BadBody::duplicate(&key));
+            }
+            if self.few.len() == self.few.inline_size() {
+                self.many = Some(self.few.drain(..).chain([key]).collect());
+            } else {
+                self.few.push(key);
+            }
+            return Ok(());
+        };
+        if many.contains(&key) {
             return Err(BadBody::duplicate(&key));
         }
-        if self.many.is_empty() && self.few.len() < self.few.inline_size() {
-            self.few.push(key);
-            return Ok(());
-        }
-        if self.many.len() == JSON_KEYS_MAX {
+        if many.len() == JSON_KEYS_MAX {
             return Err(BadBody::TooManyKeys);
         }
-        self.many.extend(self.few.drain(..));
-        self.many.insert(key);
+        many.insert(key);
         Ok(())
     }
 }
@@ -197,6 +211,9 @@ impl<'a> Raw<'a> {
 
     fn model(&self) -> Result<Cow<'a, str>, BadBody> {
         let inner = self.inner().ok_or(BadBody::ModelNotString)?;
+        if is_model_name(inner) {
+            return std::str::from_utf8(inner).map(Cow::Borrowed).map_err(|_| BadBody::ModelOdd);
+        }
         // Longer than any name is, even if each letter were escaped: not worth unescaping.
         let name =
             Some(inner).filter(|inner| inner.len() <= MODEL_BYTES_MAX * r"\u0000".len()).and_then(string);

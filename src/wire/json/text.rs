@@ -20,8 +20,16 @@ const CLOSE_BYTES: usize = 16;
 const CLOSE_FIRST: u32 = 3;
 
 /// Reads on in a string, from `at` between its quotes. Does not look at UTF-8.
-#[inline]
-pub(super) fn read(bytes: &[u8], mut at: usize) -> Result<Read, Flaw> {
+#[inline(always)]
+pub(super) fn read(bytes: &[u8], at: usize) -> Result<Read, Flaw> {
+    // Most strings are short and hold nothing but plain text.
+    let end = plain(bytes, at);
+    if bytes.get(end) == Some(&b'"') { Ok(Read::Ended(end + 1)) } else { read_escapes(bytes, end) }
+}
+
+/// Reads on in a string, from what is no plain text in it.
+#[inline(never)]
+fn read_escapes(bytes: &[u8], mut at: usize) -> Result<Read, Flaw> {
     let (mut close, mut escaped) = (0, at); // how many were close to each other, and where the last of them ended
     loop {
         if bytes.get(at) != Some(&b'\\') {
@@ -100,7 +108,7 @@ const BLOCK: usize = 64;
 const WORDS_FIRST: usize = 4;
 
 /// The first offset from `at` on that holds a quote, a backslash or a control byte, or the end.
-fn plain(bytes: &[u8], at: usize) -> usize {
+pub(super) fn plain(bytes: &[u8], at: usize) -> usize {
     let mut rest = bytes.get(at..).unwrap_or_default();
     for _ in 0..WORDS_FIRST {
         let Some((word, after)) = rest.split_first_chunk::<WORD>() else { break };
@@ -121,23 +129,28 @@ fn plain(bytes: &[u8], at: usize) -> usize {
         }
         rest = after;
     }
-    let tail = rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len());
+    let tail = rest.iter().position(|&b| b ^ QUOTE_LAST <= b' ' || b == b'\\').unwrap_or(rest.len());
     bytes.len() - rest.len() + tail
 }
 
+/// Exchanges the quote for the space. Control bytes stay below it then, and all others from the next byte on.
+const QUOTE_LAST: u8 = b'"' ^ b' ';
+
 fn any_special(block: &[u8; BLOCK]) -> bool {
-    block.iter().fold(false, |found, &b| found | (b == b'"') | (b == b'\\') | (b < 0x20))
+    block.iter().fold(false, |found, &b| found | (b ^ QUOTE_LAST <= b' ') | (b == b'\\'))
 }
 
 /// The offset of a word's first special byte. Each test sets the high bit of bytes that pass; a borrow may also set it
 /// in bytes *above* the first that passes, never below, and the lowest is the one taken.
 fn special(word: &[u8; WORD]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([0x01; WORD]);
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; WORD]);
+    const HIGHS: u64 = every(0x80);
+    const fn every(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; WORD])
+    }
     let word = u64::from_le_bytes(*word);
-    let below = |bytes: u64, bound: u8| bytes.wrapping_sub(ONES * u64::from(bound)) & !bytes & HIGHS;
-    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    let found = below(word, 0x20) | is(b'"') | is(b'\\');
+    let quote_or_control = (word ^ every(QUOTE_LAST)).wrapping_sub(every(b' ' + 1));
+    let backslash = (word ^ every(b'\\')).wrapping_sub(every(1));
+    let found = (quote_or_control | backslash) & !word & HIGHS;
     (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
@@ -219,6 +232,21 @@ mod tests {
                 Some(0..0x20) => return Err(Flaw::Syntax { at }),
                 Some(_) => at += 1,
                 None => return Ok(Read::More(at)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_stretch_ends_before_every_special_byte_and_no_other() {
+        for byte in 0..=u8::MAX {
+            let is_special = matches!(byte, b'"' | b'\\' | 0..0x20);
+            for at in 0..2 * BLOCK {
+                for filling in [b' ', b'!', b'#', 0xFF] {
+                    let mut text = [filling; 2 * BLOCK];
+                    text[at] = byte;
+                    let expect = if is_special { at } else { text.len() };
+                    assert_eq!(plain(&text, 0), expect, "{byte:#x} at {at} among {filling:#x}");
+                }
             }
         }
     }

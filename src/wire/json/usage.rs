@@ -5,7 +5,7 @@
 
 use sonic_rs::to_array_iter;
 
-use super::scan;
+use super::{scan, text};
 use crate::base::limits::{USAGE_TAIL_BYTES, USAGE_TRIES_MAX};
 
 /// Tokens as reported; `None` was not reported.
@@ -57,166 +57,181 @@ fn nested(object: &str) -> Option<Usage> {
 }
 
 /// The usage object that `bytes` begin with; `None` if it is none, is not whole, or reports nothing we know. Of equal
-/// names the last counts. What is not read is skipped, not judged: an answer has been paid for whatever else is in it.
+/// names the last number counts. What is not read is skipped, not judged: an answer has been paid for whatever else is in
+/// it.
 fn read(bytes: &[u8]) -> Option<Usage> {
     let mut usage = Usage::default();
     let (mut cached_beside, mut reasoning_beside) = (None, None);
-    let mut reader = Reader::new(bytes);
+    let mut within = Within::Usage;
+    let mut reader = Reader { rest: bytes };
     reader.open()?;
-    while let Some(key) = reader.key()? {
-        match key {
-            b"prompt_tokens" | b"input_tokens" => usage.prompt = reader.count()?.or(usage.prompt),
-            b"completion_tokens" | b"output_tokens" => {
-                usage.completion = reader.count()?.or(usage.completion)
+    loop {
+        let Some(key) = reader.key()? else {
+            if within == Within::Usage {
+                break;
             }
-            b"total_tokens" => usage.total = reader.count()?.or(usage.total),
-            b"cached_tokens" | b"prompt_cache_hit_tokens" => {
-                cached_beside = reader.count()?.or(cached_beside)
+            within = Within::Usage;
+            continue;
+        };
+        let is = |names: &[&str]| names.iter().any(|name| name.as_bytes() == key);
+        let number = match within {
+            Within::Usage if is(&["prompt_tokens", "input_tokens"]) => &mut usage.prompt,
+            Within::Usage if is(&["completion_tokens", "output_tokens"]) => &mut usage.completion,
+            Within::Usage if is(&["total_tokens"]) => &mut usage.total,
+            Within::Usage if is(&PROMPT_DETAILS) && reader.open().is_some() => {
+                within = Within::Prompt;
+                continue;
             }
-            b"reasoning_tokens" => reasoning_beside = reader.count()?.or(reasoning_beside),
-            b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details"
-                if reader.open().is_some() =>
-            {
-                while let Some(key) = reader.key()? {
-                    match key {
-                        b"cached_tokens" => usage.cached = reader.count()?,
-                        b"audio_tokens" => usage.audio_prompt = reader.count()?,
-                        _ => reader.skip()?,
-                    }
-                }
+            Within::Usage if is(&COMPLETION_DETAILS) && reader.open().is_some() => {
+                within = Within::Completion;
+                continue;
             }
-            b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details"
-                if reader.open().is_some() =>
-            {
-                while let Some(key) = reader.key()? {
-                    match key {
-                        b"reasoning_tokens" => usage.reasoning = reader.count()?,
-                        b"audio_tokens" => usage.audio_completion = reader.count()?,
-                        _ => reader.skip()?,
-                    }
-                }
+            Within::Usage if is(&["cached_tokens", "prompt_cache_hit_tokens"]) => &mut cached_beside,
+            Within::Usage if is(&["reasoning_tokens"]) => &mut reasoning_beside,
+            Within::Prompt if is(&["cached_tokens"]) => &mut usage.cached,
+            Within::Prompt if is(&["audio_tokens"]) => &mut usage.audio_prompt,
+            Within::Completion if is(&["reasoning_tokens"]) => &mut usage.reasoning,
+            Within::Completion if is(&["audio_tokens"]) => &mut usage.audio_completion,
+            _ => {
+                reader.skip()?;
+                continue;
             }
-            _ => reader.skip()?,
-        }
+        };
+        *number = reader.count()?.or(*number);
     }
     usage.cached = usage.cached.or(cached_beside);
     usage.reasoning = usage.reasoning.or(reasoning_beside);
     (usage != Usage::default()).then_some(usage)
 }
 
+const PROMPT_DETAILS: [&str; 3] = ["prompt_tokens_details", "input_tokens_details", "input_token_details"];
+const COMPLETION_DETAILS: [&str; 3] =
+    ["completion_tokens_details", "output_tokens_details", "output_token_details"];
+
+/// The object that a name stands in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Usage,
+    /// The details of a count, in the usage.
+    Prompt,
+    Completion,
+}
+
 /// Reads members one after the other. `None` means that the bytes end or make no sense.
+#[derive(Clone, Copy)]
 struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
-
     /// The next byte that is not white space; it is not passed.
     fn peek(&mut self) -> Option<u8> {
         loop {
-            let byte = *self.bytes.get(self.at)?;
+            let (&byte, after) = self.rest.split_first()?;
             if !byte.is_ascii_whitespace() {
                 return Some(byte);
             }
-            self.at += 1;
+            self.rest = after;
         }
+    }
+
+    /// Passes the byte, if it is the next that is not white space.
+    fn pass(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.rest = &self.rest[1..])
     }
 
     /// Enters an object, if one begins here.
     fn open(&mut self) -> Option<()> {
-        (self.peek()? == b'{').then(|| self.at += 1)
+        self.pass(b'{')
     }
 
     /// The next member's name, up to its value; `Some(None)` where the object ends, which is left then. A name that is
     /// written with escapes is none of those that are looked for.
+    #[inline(always)]
     fn key(&mut self) -> Option<Option<&'a [u8]>> {
         if self.peek()? == b',' {
-            self.at += 1;
+            self.rest = &self.rest[1..];
         }
         match self.peek()? {
             b'}' => {
-                self.at += 1;
+                self.rest = &self.rest[1..];
                 Some(None)
             }
             b'"' => {
-                let name = self.string()?;
-                (self.peek()? == b':').then(|| self.at += 1)?;
+                let (name, rest) = string(self.rest)?;
+                self.rest = rest;
+                self.pass(b':')?;
                 Some(Some(name))
             }
             _ => None,
         }
     }
 
-    /// A string, without its quotes.
-    fn string(&mut self) -> Option<&'a [u8]> {
-        let start = self.at + 1;
-        let mut end = start;
-        loop {
-            end += memchr::memchr2(b'"', b'\\', self.bytes.get(end..)?)?;
-            if self.bytes[end] == b'"' {
-                self.at = end + 1;
-                return self.bytes.get(start..end);
-            }
-            end += 2;
-        }
-    }
-
     /// A count; `Some(None)` for any other value, which is passed over.
     fn count(&mut self) -> Option<Option<u64>> {
-        if !self.peek()?.is_ascii_digit() {
-            self.skip()?;
-            return Some(None);
+        let mut count = self.peek()?.is_ascii_digit().then_some(0_u64);
+        while let Some((digit @ b'0'..=b'9', after)) = self.rest.split_first() {
+            count = count.and_then(|count| count.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
+            self.rest = after;
         }
-        let start = self.at;
+        if ends(*self.rest.first()?) {
+            return Some(count);
+        }
         self.skip()?;
-        Some(decimal(self.bytes.get(start..self.at)?))
+        Some(None)
     }
 
     /// Passes over a value.
     fn skip(&mut self) -> Option<()> {
-        match self.peek()? {
-            b'"' => _ = self.string()?,
-            // The scan knows a bound for nesting.
-            b'{' | b'[' => self.at += scan::value(self.bytes.get(self.at..)?, 0).ok()?,
-            _ => {
-                let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
-                self.at += self.bytes.get(self.at..)?.iter().position(ends)?;
-            }
-        }
+        self.rest = behind_value(self.rest)?;
         Some(())
     }
 }
 
-/// Digits and nothing else, as a number that has room for them.
-fn decimal(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
+/// The inside of the string that these bytes begin with, and what follows it.
+fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut end = 1;
+    loop {
+        end = text::plain(bytes, end);
+        match bytes.get(end)? {
+            b'"' => return Some((&bytes[1..end], &bytes[end + 1..])),
+            b'\\' => end += 2,
+            _ => end += 1,
+        }
+    }
+}
+
+/// What follows the value that these bytes begin with, or that white space leads to.
+fn behind_value(bytes: &[u8]) -> Option<&[u8]> {
+    let bytes = bytes.trim_ascii_start();
+    match bytes.first()? {
+        b'"' => Some(string(bytes)?.1),
+        // The scan knows a bound for nesting.
+        b'{' | b'[' => bytes.get(scan::value(bytes, 0).ok()?..),
+        _ => bytes.get(bytes.iter().position(|byte| ends(*byte))?..),
+    }
+}
+
+/// Whether a number or a word ends before this byte.
+fn ends(byte: u8) -> bool {
+    matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace()
 }
 
 /// The raw values of the named members of `object`, which has passed the scan; `null` is as good as absent, and of
 /// equal names the last counts.
 pub(crate) fn members<'a, const N: usize>(object: &'a str, names: [&str; N]) -> [Option<&'a str>; N] {
     let mut found = [None; N];
-    let mut reader = Reader::new(object.as_bytes());
+    let mut reader = Reader { rest: object.as_bytes() };
     if reader.open().is_none() {
         return found;
     }
     while let Some(Some(key)) = reader.key() {
-        if reader.peek().is_none() {
-            break;
-        }
-        let start = reader.at;
+        let start = object.len() - reader.rest.trim_ascii_start().len();
         if reader.skip().is_none() {
             break;
         }
         if let Some(index) = names.iter().position(|name| name.as_bytes() == key) {
-            found[index] = object.get(start..reader.at).filter(|raw| *raw != "null");
+            found[index] = object.get(start..object.len() - reader.rest.len()).filter(|raw| *raw != "null");
         }
     }
     found
@@ -489,6 +504,50 @@ mod tests {
             &format!(r#"{{"usage":{{}},"choices":[{{"usage":{{"prompt_tokens":3}}}}],"response":{four}}}"#),
             Some(THREE),
         );
+    }
+
+    #[test]
+    fn a_count_is_digits_that_have_room() {
+        for (value, expect) in [
+            ("0", Some(0)),
+            ("007", Some(7)),
+            (" 3 ", Some(3)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("99999999999999999999999", None),
+            ("-3", None),
+            ("3.0", None),
+            ("3e2", None),
+            ("null", None),
+            ("\"3\"", None),
+            ("[3]", None),
+            (r#"{"total_tokens":3}"#, None),
+        ] {
+            let json =
+                format!(r#"{{"a\"}}":"\\\"{{","prompt_tokens":{value},"b":[{{"c":1}}],"total_tokens":9}}"#);
+            let expect = Usage { prompt: expect, total: Some(9), ..NONE };
+            assert_eq!(read(json.as_bytes()), Some(expect), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_control_byte_in_a_string_is_passed_over() {
+        let json = "{\"a\n\u{1}\":\"b\t\",\"prompt_tokens\":3}";
+        assert_eq!(read(json.as_bytes()), Some(THREE));
+    }
+
+    #[test]
+    fn of_equal_names_the_last_number_counts() {
+        for (json, expect) in [
+            (r#"{"prompt_tokens":2,"prompt_tokens":3}"#, THREE),
+            (r#"{"prompt_tokens":3,"input_tokens":null}"#, THREE),
+            (
+                r#"{"prompt_tokens_details":{"cached_tokens":1,"cached_tokens":2,"cached_tokens":null}}"#,
+                Usage { cached: Some(2), ..NONE },
+            ),
+        ] {
+            assert_eq!(read(json.as_bytes()), Some(expect), "{json}");
+        }
     }
 
     #[test]
