@@ -47,14 +47,14 @@ pub(super) enum Relayed {
 }
 
 /// On which terms an answer is relayed.
-pub(super) struct Way<'a> {
+pub(super) struct Way<'a, 'r> {
     pub provider: &'a Provider,
-    pub timeouts: RouteTimeouts,
+    pub timeouts: &'a RouteTimeouts,
     pub watch: Watch,
     /// A stream whose first event is an error is given back, because another target can be asked.
     pub yields: &'a dyn Fn(Option<Said>) -> bool,
     /// What was asked, until nothing can be asked again.
-    pub request: &'a mut Option<Request>,
+    pub request: &'a mut Option<&'r mut Request>,
     /// How much of a stream is held before the commit point.
     pub hold_back: HoldBack,
 }
@@ -65,7 +65,7 @@ pub(super) async fn relay<W: World>(
     client: &mut Client<W::Wire>,
     entitled: &mut Entitled<'_, '_, '_, W::Quota>,
     facts: &mut Facts<'_>,
-    way: Way<'_>,
+    way: Way<'_, '_>,
     answer: Answer<W::Wire>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
@@ -118,12 +118,12 @@ pub(super) async fn relay<W: World>(
                 #[cfg(test)]
                 let request = if planted::is(Bug::SecondAfterFirst) { &mut None } else { &mut *request };
                 let is_bad = head.status >= 400 || lens.failed();
-                facts.payload.answers(kind, is_bad, request.as_ref());
+                facts.payload.answers(kind, is_bad, request.as_deref());
                 if !lens.knows_usage() {
-                    facts.words.asked(request.as_ref());
+                    facts.words.asked(request.as_deref());
                 }
                 if let Some(request) = request.take() {
-                    world.local().recycle(request.buffer);
+                    world.local().recycle(request.let_go());
                 }
                 facts.time(&record.phases, world);
                 match client.begun() {
