@@ -56,6 +56,8 @@ pub(super) struct Answer<C> {
     pub head: ResponseHead,
     /// By its head, what kind of body it has.
     pub kind: Kind,
+    /// It was read to its last byte and no further, and its connection may serve another request.
+    pub is_clean: bool,
 }
 
 /// Why there is no answer.
@@ -108,7 +110,7 @@ pub(super) async fn attempt<W: World>(
         Ok((buffer, head)) => {
             record.phases.first_byte = Some(over);
             let kind = reply::kind(&head, &buffer);
-            Ok(Answer { wire, home, buffer, head, kind })
+            Ok(Answer { wire, home, buffer, head, kind, is_clean: false })
         }
         Err(failure) => Err(failed(failure)),
     }

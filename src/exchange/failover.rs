@@ -163,7 +163,7 @@ pub(super) async fn serve_plan<'s, W: World>(
                             (&entitled.plan().terms.timeouts, ask.watch(provider.inject_usage));
                         let (yields, hold_back) = (&|_| false, HoldBack::OFF);
                         let way = Way { provider, timeouts, watch, yields, request: &mut request, hold_back };
-                        show(world, client, entitled, facts, way, *answer, record).await
+                        show(world, client, entitled, facts, way, answer, record).await
                     }
                     (None, Came::Failed(failure)) => Err(Stop::Failed(failure)),
                     (None, Came::Answered(_)) => Err(Stop::Refused(Refusal::UpstreamInterrupted)),
@@ -456,7 +456,8 @@ async fn once<'w, 's, 'p, W: World>(
         hold_back = HoldBack::OFF;
     }
     let way = Way { provider, timeouts, watch: ask.watch(provider.inject_usage), yields, request, hold_back };
-    let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
+    let relayed = relay::relay(world, client, entitled, facts, way, &mut answer, record).await;
+    relay::give_back(world, answer, provider, facts.limits);
     match relayed {
         Err(Stop::Failed(Failure { cause: Cause::ErrorEvent(said), .. })) => {
             record.forget_answer();
@@ -544,7 +545,7 @@ async fn show<W: World>(
     entitled: &mut Entitled<'_, '_, '_, W::Quota>,
     facts: &mut Facts<'_>,
     way: Way<'_, '_>,
-    answer: Answer<W::Wire>,
+    mut answer: Box<Answer<W::Wire>>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
     if let Some(refusal) = reply::replaced(&answer.head, answer.kind, &way.provider.name) {
@@ -552,11 +553,13 @@ async fn show<W: World>(
     }
     if let Some(outward) = client.begun() {
         let shown =
-            tending::show_late(world, client, outward, answer, &way.provider.name, facts, record).await;
+            tending::show_late(world, client, outward, *answer, &way.provider.name, facts, record).await;
         entitled.settle(Some(0), Some(NanoUsd(0)), world.now());
         return shown;
     }
-    let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
+    let provider = way.provider;
+    let relayed = relay::relay(world, client, entitled, facts, way, &mut answer, record).await;
+    relay::give_back(world, *answer, provider, facts.limits);
     entitled.settle(Some(0), Some(NanoUsd(0)), world.now());
     relayed
 }

@@ -236,7 +236,7 @@ fn begin<'w, 'p, W: World>(
         let planned = plan.targets.get(at)?;
         let is_well = health.verdict(planned.health, now) == Standing::Closed;
         let key = good_key(health, planned, now).ok()?;
-        is_well.then(|| (at, planned, key))
+        is_well.then_some((at, planned, key))
     };
     let (at, planned, key) = (course.after_this()..plan.targets.len()).find_map(fit)?;
     let provider = first.planned.provider.id;
@@ -497,7 +497,7 @@ async fn run<W: World>(world: &W, lane: Lane, sent: Sent<W::Wire>, cancel: &Canc
     };
     let first_byte = Some(world.now());
     let kind = reply::kind(&head, &buffer);
-    let mut answer = Answer { wire, home, buffer, head, kind };
+    let mut answer = Answer { wire, home, buffer, head, kind, is_clean: false };
     let lost = if is_page(&answer) {
         Some(Came::Failed(page()))
     } else if answer.head.status >= 300 {

@@ -21,6 +21,7 @@ pub mod pool;
 mod receive;
 mod relay;
 mod reply;
+mod request_id;
 pub mod seam;
 #[cfg(test)]
 mod sim;
@@ -39,6 +40,7 @@ use self::{
     receive::Request,
     relay::Relayed,
     reply::Own,
+    request_id::RequestId,
     seam::{Wire, World},
     timing::Marks,
     words::Words,
@@ -109,7 +111,7 @@ pub enum Stop {
 /// What a reply needs to know of its request, after the request's bytes have been let go.
 pub struct Facts<'a> {
     /// `x-request-id`: the client's own if it is fit, else ours.
-    pub id: Box<str>,
+    pub id: RequestId,
     pub http10: bool,
     /// A HEAD request: the reply has no body.
     pub head_only: bool,
@@ -149,7 +151,7 @@ impl Facts<'_> {
         Logged {
             closed,
             ended_unix_ms,
-            request_id: std::mem::take(&mut self.id),
+            request_id: (&self.id).into(),
             caller: caller.map(|caller| CallerTag { id: caller.id, name: caller.name.clone() }),
             address: self.visitor.address.unwrap_or(peer),
             method: self.method,
@@ -172,7 +174,7 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
     let snapshot = world.snapshot();
     let callers = world.callers();
     let mut facts = Facts {
-        id: Box::default(),
+        id: RequestId::default(),
         http10: false,
         head_only: false,
         stays: false,
@@ -478,10 +480,7 @@ fn note_head<W: World>(world: &W, snapshot: &Snapshot, request: &Request, facts:
     facts.head_only = request.head.method == Method::Head;
     facts.unread = request.head.framing != Framing::None;
     facts.stays = request.head.keep_alive && !world.draining();
-    facts.id = match request.known(Known::RequestId).map(std::str::from_utf8) {
-        Some(Ok(theirs)) if is_fit_id(theirs) => theirs.into(),
-        _ => fresh_id(world),
-    };
+    facts.id = request.known(Known::RequestId).and_then(RequestId::theirs).unwrap_or_else(|| fresh_id(world));
 }
 
 /// What is kept of the exchange's trace and attempts, if anything is.
@@ -499,18 +498,8 @@ fn trail_of<W: World>(world: &W, tracing: Tracing, request: &Request) -> Option<
     }
 }
 
-/// A client's own request id is taken if it can be logged, searched and sent on as it is.
-fn is_fit_id(id: &str) -> bool {
-    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-}
-
-/// A UUIDv7: sorts by time, is known to every log tool.
-fn fresh_id<W: World>(world: &W) -> Box<str> {
-    let mut chance = [0u8; 10];
-    chance[..8].copy_from_slice(&world.random().to_ne_bytes());
-    chance[8..].copy_from_slice(&world.random().to_ne_bytes()[..2]);
-    let id = uuid::Builder::from_unix_timestamp_millis(world.unix_ms(), &chance).into_uuid();
-    id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).to_owned().into()
+fn fresh_id<W: World>(world: &W) -> RequestId {
+    RequestId::fresh(world.unix_ms(), [world.random(), world.random()])
 }
 
 /// What the request line asks for: an endpoint, and the model if it is in the path.
