@@ -14,6 +14,7 @@ use ringway::{
     policy::{
         admit::{Knock, Visitor, Want, admit, entitle},
         condition, plan,
+        spending::Spending,
     },
     wire::{
         http1::head::{HeadLimits, parse_request},
@@ -102,9 +103,16 @@ fn admission(c: &mut Criterion) {
         let endpoint = Endpoint::ChatCompletions;
         let knock = Knock { peer, head: &parsed, bytes, endpoint: Some(endpoint), memo, now, unix_ms: 1 };
         let mut told = RateHeaders::default();
-        let mut admitted =
-            admit(&snapshot, Some(&callers), board, black_box(knock), &mut told, &mut Visitor::default())
-                .expect("it may");
+        let mut spending = Spending::new(board);
+        let mut admitted = admit(
+            &snapshot,
+            Some(&callers),
+            &mut spending,
+            black_box(knock),
+            &mut told,
+            &mut Visitor::default(),
+        )
+        .expect("it may");
         let want = Want {
             endpoint,
             model: "local/model",
@@ -128,7 +136,7 @@ fn admission(c: &mut Criterion) {
         };
         let plan = plan::plan(&snapshot, &facts, 1, &health, now).expect("a plan");
         let mut entitled =
-            entitle(&snapshot, &mut admitted, plan, black_box(want), &mut told).expect("it may");
+            entitle(&snapshot, &mut admitted, &plan, black_box(want), &mut told).expect("it may");
         entitled.settle(Some(100), None, now);
         told
     };

@@ -94,7 +94,8 @@ pub(crate) mod tests {
 
     /// A chat of which nothing was reported, estimated by bytes at 1 and 1.
     pub(crate) fn untold(request: &[u8], answer: &[u8]) -> Untold {
-        let mut open = OpenRecord::new(NoDesk, "chat/completions", Now(0));
+        let mut record = Record::new("chat/completions", Now(0));
+        let mut open = OpenRecord::of(&mut record, NoDesk);
         open.tokens = Tokens { prompt: Some(1), completion: Some(1), ..Tokens::default() };
         open.estimated = true;
         let mut transcript = Transcript::of(Endpoint::ChatCompletions, 1 << 20);

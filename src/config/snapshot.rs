@@ -5,7 +5,6 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -61,8 +60,9 @@ pub struct Snapshot {
     /// Where prices come from; each provider has its own part of it.
     pub catalogue: Cow<'static, Catalogue>,
     pub providers: Vec<Provider>,
-    // by_name[p.name] == i exactly when providers[i] is p
-    pub(super) by_name: HashMap<Box<str>, ProviderPlace>,
+    // Sorted; (p.name, i) is in it exactly when providers[i] is p. They are few: looking through half and half is sooner done
+    // than a hash.
+    pub(super) by_name: Box<[(Box<str>, ProviderPlace)]>,
 }
 
 /// More keys are limited than the quota board has lines for.
@@ -75,9 +75,12 @@ pub struct ProviderPlace(pub u16);
 
 impl Snapshot {
     /// Where each provider stands, by its name.
-    pub(super) fn places(providers: &[Provider]) -> HashMap<Box<str>, ProviderPlace> {
+    pub(super) fn places(providers: &[Provider]) -> Box<[(Box<str>, ProviderPlace)]> {
         let places = (0..=u16::MAX).map(ProviderPlace);
-        providers.iter().map(|provider| provider.name.clone()).zip(places).collect()
+        let names = providers.iter().map(|provider| provider.name.clone());
+        let mut by_name: Box<[_]> = names.zip(places).collect();
+        by_name.sort_unstable();
+        by_name
     }
 
     /// Gives each provider its number. What did not fit on the roll is counted as the last that did.
@@ -107,7 +110,8 @@ impl Snapshot {
 
     /// The provider of that name.
     pub fn provider(&self, name: &str) -> Option<(ProviderPlace, &Provider)> {
-        let id = *self.by_name.get(name)?;
+        let at = self.by_name.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        let (_, id) = self.by_name[at];
         Some((id, self.providers.get(usize::from(id.0))?))
     }
 

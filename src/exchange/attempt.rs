@@ -56,6 +56,8 @@ pub(super) struct Answer<C> {
     pub head: ResponseHead,
     /// By its head, what kind of body it has.
     pub kind: Kind,
+    /// It was read to its last byte and no further, and its connection may serve another request.
+    pub is_clean: bool,
 }
 
 /// Why there is no answer.
@@ -84,7 +86,7 @@ pub(super) async fn attempt<W: World>(
     client: &mut Client<W::Wire>,
     snapshot: &Snapshot,
     target: Target<'_, '_>,
-    timeouts: Timeouts,
+    timeouts: &Timeouts,
     request: &mut Request,
     ask: &Ask,
     record: &mut Record,
@@ -108,7 +110,7 @@ pub(super) async fn attempt<W: World>(
         Ok((buffer, head)) => {
             record.phases.first_byte = Some(over);
             let kind = reply::kind(&head, &buffer);
-            Ok(Answer { wire, home, buffer, head, kind })
+            Ok(Answer { wire, home, buffer, head, kind, is_clean: false })
         }
         Err(failure) => Err(failed(failure)),
     }
@@ -122,7 +124,7 @@ pub(super) async fn open<W: World>(
     world: &W,
     snapshot: &Snapshot,
     target: Target<'_, '_>,
-    timeouts: Timeouts,
+    timeouts: &Timeouts,
     request: &mut Request,
     ask: &Ask,
     record: &mut Record,
@@ -154,7 +156,7 @@ async fn connection<W: World>(
     world: &W,
     snapshot: &Snapshot,
     target: Target<'_, '_>,
-    timeouts: Timeouts,
+    timeouts: &Timeouts,
     home: pool::Target,
     record: &mut Record,
     pooled: bool,

@@ -62,24 +62,24 @@ pub(super) async fn serve_plan<'s, W: World>(
     client: &mut Client<W::Wire>,
     snapshot: &'s Snapshot,
     entitled: &mut Entitled<'_, '_, '_, W::Quota>,
-    request: Request,
+    request: &mut Request,
     ask: &Ask,
     facts: &mut Facts<'s>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
-    let mut course = Course::of(entitled, ask, &request);
+    let mut course = Course::of(entitled, ask, request);
     let mut request = Some(request);
     loop {
         let Some((planned, key, underway)) = course.aim(world, entitled) else {
-            facts.payload.ends_badly(request.as_ref());
+            facts.payload.ends_badly(request.as_deref());
             return Err(course.nothing_left(world));
         };
-        if let Err(refusal) = entitled.attempt(&planned, world.recent()) {
+        if let Err(refusal) = entitled.attempt(planned, world.recent()) {
             course.limited = Some(refusal);
             course.next_target();
             continue;
         }
-        course.begin(world, snapshot, &planned, facts, record);
+        course.begin(world, snapshot, planned, facts, record);
         let mut attempted = Attempted { planned, key, underway };
         let end = once(
             world,
@@ -150,20 +150,20 @@ pub(super) async fn serve_plan<'s, W: World>(
             Verdict::PassThrough | Verdict::GiveUp => {
                 let advice = match course.losses.end(world.random()) {
                     Last::Refused(refusal) => {
-                        facts.payload.ends_badly(request.as_ref());
+                        facts.payload.ends_badly(request.as_deref());
                         return Err(Stop::Refused(refusal));
                     }
                     Last::AsItCame(advice) => advice,
                 };
                 facts.advice = advice;
-                facts.payload.ends_badly(request.as_ref());
+                facts.payload.ends_badly(request.as_deref());
                 return match (answer, came) {
                     (Some(answer), _) => {
                         let (timeouts, watch) =
-                            (entitled.plan().terms.timeouts, ask.watch(provider.inject_usage));
+                            (&entitled.plan().terms.timeouts, ask.watch(provider.inject_usage));
                         let (yields, hold_back) = (&|_| false, HoldBack::OFF);
                         let way = Way { provider, timeouts, watch, yields, request: &mut request, hold_back };
-                        show(world, client, entitled, facts, way, *answer, record).await
+                        show(world, client, entitled, facts, way, answer, record).await
                     }
                     (None, Came::Failed(failure)) => Err(Stop::Failed(failure)),
                     (None, Came::Answered(_)) => Err(Stop::Refused(Refusal::UpstreamInterrupted)),
@@ -196,14 +196,14 @@ pub(super) struct Course {
 
 /// An attempt under way: where, with which key, and its place on the board.
 pub(super) struct Attempted<'p, 'b, B: Outcomes> {
-    pub(super) planned: Planned<'p>,
+    pub(super) planned: &'p Planned<'p>,
     pub(super) key: u16,
     pub(super) underway: Underway<'b, B>,
 }
 
 impl<B: Outcomes> Attempted<'_, '_, B> {
     pub(super) fn target(&self) -> Target<'_, '_> {
-        let Planned { place, provider, model, .. } = &self.planned;
+        let Planned { place, provider, model, .. } = self.planned;
         Target { place: *place, provider, key: self.key, model }
     }
 }
@@ -277,14 +277,14 @@ impl Course {
     fn aim<'w, 'p, W: World>(
         &mut self,
         world: &'w W,
-        entitled: &Entitled<'_, '_, 'p, W::Quota>,
-    ) -> Option<(Planned<'p>, u16, Underway<'w, W::Health>)> {
+        entitled: &Entitled<'p, '_, '_, W::Quota>,
+    ) -> Option<(&'p Planned<'p>, u16, Underway<'w, W::Health>)> {
         loop {
             let planned = entitled.plan().targets.get(self.at)?;
             let (health, now) = (world.health(), world.now());
             let wait_ms = match self.key.map_or_else(|| good_key(health, planned, now), Ok) {
                 Ok(key) => match Underway::begin(health, planned.health, planned.provider.id, now) {
-                    Some(underway) => return Some((planned.clone(), key, underway)),
+                    Some(underway) => return Some((planned, key, underway)),
                     None => match health.verdict(planned.health, now) {
                         Standing::Open { retry_after_ms } => retry_after_ms,
                         // Somebody else has the probe.
@@ -378,8 +378,8 @@ async fn once<'w, 's, 'p, W: World>(
     world: &'w W,
     client: &mut Client<W::Wire>,
     snapshot: &'s Snapshot,
-    entitled: &mut Entitled<'_, '_, 'p, W::Quota>,
-    request: &mut Option<Request>,
+    entitled: &mut Entitled<'p, '_, '_, W::Quota>,
+    request: &mut Option<&mut Request>,
     ask: &Ask,
     attempted: &mut Attempted<'p, 'w, W::Health>,
     course: &mut Course,
@@ -387,12 +387,12 @@ async fn once<'w, 's, 'p, W: World>(
     record: &mut Record,
 ) -> Result<End<W::Wire>, Stop> {
     let terms = entitled.plan().terms;
-    let timeouts = terms.timeouts;
-    let Some(sent) = request.as_mut() else {
+    let timeouts = &terms.timeouts;
+    let Some(sent) = request.as_deref_mut() else {
         debug_assert!(false, "a request is kept until its answer begins to leave");
         return Err(Stop::Refused(Refusal::Internal));
     };
-    tending::attend(world, client, &terms, attempted.planned.provider, facts, record);
+    tending::attend(world, client, terms, attempted.planned.provider, facts, record);
     let pooled = course.tried_here == 1;
     #[cfg(test)]
     let pooled = pooled || planted::is(planted::Bug::StaleRetriedAgain);
@@ -406,7 +406,7 @@ async fn once<'w, 's, 'p, W: World>(
     } else {
         let times = timeouts.over(attempted.planned.provider.timeouts);
         let target = attempted.target();
-        attempt::attempt(world, client, snapshot, target, times, sent, ask, record, pooled).await
+        attempt::attempt(world, client, snapshot, target, &times, sent, ask, record, pooled).await
     };
     // Of two that were asked, the one whose outcome this is.
     let provider = attempted.planned.provider;
@@ -456,7 +456,8 @@ async fn once<'w, 's, 'p, W: World>(
         hold_back = HoldBack::OFF;
     }
     let way = Way { provider, timeouts, watch: ask.watch(provider.inject_usage), yields, request, hold_back };
-    let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
+    let relayed = relay::relay(world, client, entitled, facts, way, &mut answer, record).await;
+    relay::give_back(world, answer, provider, facts.limits);
     match relayed {
         Err(Stop::Failed(Failure { cause: Cause::ErrorEvent(said), .. })) => {
             record.forget_answer();
@@ -543,8 +544,8 @@ async fn show<W: World>(
     client: &mut Client<W::Wire>,
     entitled: &mut Entitled<'_, '_, '_, W::Quota>,
     facts: &mut Facts<'_>,
-    way: Way<'_>,
-    answer: Answer<W::Wire>,
+    way: Way<'_, '_>,
+    mut answer: Box<Answer<W::Wire>>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
     if let Some(refusal) = reply::replaced(&answer.head, answer.kind, &way.provider.name) {
@@ -552,11 +553,13 @@ async fn show<W: World>(
     }
     if let Some(outward) = client.begun() {
         let shown =
-            tending::show_late(world, client, outward, answer, &way.provider.name, facts, record).await;
+            tending::show_late(world, client, outward, *answer, &way.provider.name, facts, record).await;
         entitled.settle(Some(0), Some(NanoUsd(0)), world.now());
         return shown;
     }
-    let relayed = relay::relay(world, client, entitled, facts, way, answer, record).await;
+    let provider = way.provider;
+    let relayed = relay::relay(world, client, entitled, facts, way, &mut answer, record).await;
+    relay::give_back(world, *answer, provider, facts.limits);
     entitled.settle(Some(0), Some(NanoUsd(0)), world.now());
     relayed
 }

@@ -80,7 +80,7 @@ fn patience_of<W: World>(
     if !may_be_elsewhere {
         return None;
     }
-    let planned = &attempted.planned;
+    let planned = attempted.planned;
     if course.tried == 1 {
         world.health().hedge_earned(planned.provider.id);
     }
@@ -97,7 +97,7 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
     world: &'w W,
     client: &mut Client<W::Wire>,
     snapshot: &'s Snapshot,
-    entitled: &mut Entitled<'_, '_, 'p, W::Quota>,
+    entitled: &mut Entitled<'p, '_, '_, W::Quota>,
     request: &mut Request,
     ask: &Ask,
     attempted: &mut Attempted<'p, 'w, W::Health>,
@@ -111,7 +111,7 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
     let (stop_first, stop_second) = (Cancel::default(), Cancel::default());
     let sent = {
         let (target, stop) = (attempted.target(), Some(&stop_first));
-        let open = attempt::open(world, snapshot, target, lane.times, request, ask, record, pooled, stop);
+        let open = attempt::open(world, snapshot, target, &lane.times, request, ask, record, pooled, stop);
         let mut open = pin!(open);
         match while_heard(world, client, open.as_mut()).await {
             Some(sent) => sent.map_err(NoAnswer::Failed)?,
@@ -166,7 +166,7 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
     };
     let mut its = Record::new(record.operation, record.phases.started);
     its.trail = record.trail.as_ref().map(|trail| {
-        let Planned { provider, model, .. } = &second.attempted.planned;
+        let Planned { provider, model, .. } = second.attempted.planned;
         Box::new(trail.beside(provider.id, model.as_ref(), world.now(), || world.random()))
     });
     let Contest { which, ran, other } = {
@@ -183,7 +183,7 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
 
     let slow = attempted.planned.provider.id;
     if which == Which::Second {
-        entitled.keep_beside(&second.attempted.planned, second.beside);
+        entitled.keep_beside(second.attempted.planned, second.beside);
         std::mem::swap(attempted, &mut second.attempted);
         (course.at, course.key, course.tried_here) = (second.at, None, 1);
         (record.phases.connected, record.phases.sent) = (its.phases.connected, its.phases.sent);
@@ -211,7 +211,7 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
         let reason = judge(came, &situation, 0, || false).reason;
         world.local().sheet.borrow_mut().moved(slow, Move::NextTarget, reason);
     }
-    course.note(snapshot, &attempted.planned, facts, record);
+    course.note(snapshot, attempted.planned, facts, record);
     hand_over(world, record, began, ran)
 }
 
@@ -225,7 +225,7 @@ struct Second<'p, 'b, B: Outcomes> {
 /// Takes all that a second attempt needs; `None` if something of it is not to be had.
 fn begin<'w, 'p, W: World>(
     world: &'w W,
-    entitled: &mut Entitled<'_, '_, 'p, W::Quota>,
+    entitled: &mut Entitled<'p, '_, '_, W::Quota>,
     first: &Attempted<'p, 'w, W::Health>,
     course: &mut Course,
 ) -> Option<Second<'p, 'w, W::Health>> {
@@ -236,7 +236,7 @@ fn begin<'w, 'p, W: World>(
         let planned = plan.targets.get(at)?;
         let is_well = health.verdict(planned.health, now) == Standing::Closed;
         let key = good_key(health, planned, now).ok()?;
-        is_well.then(|| (at, planned.clone(), key))
+        is_well.then_some((at, planned, key))
     };
     let (at, planned, key) = (course.after_this()..plan.targets.len()).find_map(fit)?;
     let provider = first.planned.provider.id;
@@ -245,7 +245,7 @@ fn begin<'w, 'p, W: World>(
         hedged(Hedge::Refused);
         return None;
     }
-    let beside = entitled.attempt_beside(&planned, now).ok()?;
+    let beside = entitled.attempt_beside(planned, now).ok()?;
     let Some(underway) = Underway::begin(health, planned.health, planned.provider.id, now) else {
         entitled.keep_first(beside);
         return None;
@@ -468,7 +468,7 @@ async fn run_second<W: World>(
     asked: &Cell<bool>,
 ) -> Ran<W::Wire> {
     let sent =
-        attempt::open(world, snapshot, target, lane.times, request, ask, record, true, Some(cancel)).await;
+        attempt::open(world, snapshot, target, &lane.times, request, ask, record, true, Some(cancel)).await;
     match sent {
         Ok(sent) => {
             asked.set(true);
@@ -497,7 +497,7 @@ async fn run<W: World>(world: &W, lane: Lane, sent: Sent<W::Wire>, cancel: &Canc
     };
     let first_byte = Some(world.now());
     let kind = reply::kind(&head, &buffer);
-    let mut answer = Answer { wire, home, buffer, head, kind };
+    let mut answer = Answer { wire, home, buffer, head, kind, is_clean: false };
     let lost = if is_page(&answer) {
         Some(Came::Failed(page()))
     } else if answer.head.status >= 300 {

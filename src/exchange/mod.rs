@@ -40,6 +40,7 @@ use self::{
     receive::Request,
     relay::Relayed,
     reply::Own,
+    request_id::RequestId,
     seam::{Wire, World},
     timing::Marks,
     words::Words,
@@ -69,6 +70,7 @@ use crate::{
         attempts::{Cause, Failure},
         condition::{self, Told},
         plan::{self, Plan},
+        spending::Spending,
     },
     wire::{
         http1::{
@@ -109,7 +111,7 @@ pub enum Stop {
 /// What a reply needs to know of its request, after the request's bytes have been let go.
 pub struct Facts<'a> {
     /// `x-request-id`: the client's own if it is fit, else ours.
-    pub id: Box<str>,
+    pub id: RequestId,
     pub http10: bool,
     /// A HEAD request: the reply has no body.
     pub head_only: bool,
@@ -144,19 +146,19 @@ pub struct Facts<'a> {
 
 impl Facts<'_> {
     /// For the log; nothing else is done with the facts after it.
-    fn logged(self, closed: Closed, ended_unix_ms: u64, peer: IpAddr) -> Logged {
+    fn logged(&mut self, closed: Closed, ended_unix_ms: u64, peer: IpAddr) -> Logged {
         let caller = self.visitor.caller;
         Logged {
             closed,
             ended_unix_ms,
-            request_id: self.id,
+            request_id: (&self.id).into(),
             caller: caller.map(|caller| CallerTag { id: caller.id, name: caller.name.clone() }),
             address: self.visitor.address.unwrap_or(peer),
             method: self.method,
             http10: self.http10,
-            route: self.route,
+            route: self.route.take(),
             keep: self.keep,
-            payload: self.payload.take(),
+            payload: std::mem::take(&mut self.payload).take(),
         }
     }
 }
@@ -167,11 +169,12 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
     if client.carry.is_empty() && !client.begins(world).await {
         return Next::Close;
     }
-    let mut open = OpenRecord::new(Desk(world), "none", world.now());
+    let mut record = Record::new("none", world.now());
+    let mut open = OpenRecord::of(&mut record, Desk(world));
     let snapshot = world.snapshot();
     let callers = world.callers();
     let mut facts = Facts {
-        id: Box::default(),
+        id: RequestId::default(),
         http10: false,
         head_only: false,
         stays: false,
@@ -215,7 +218,7 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
         }
         None => {
             let closed = open.close(world.now(), outcome);
-            world.log(|| facts.logged(closed, world.unix_ms(), client.address));
+            world.log(|| facts.logged(closed.take(), world.unix_ms(), client.address));
         }
         Some(texts) => {
             let uncounted = open.put_off(world.now(), outcome);
@@ -254,7 +257,8 @@ async fn exchange<'s, W: World>(
     facts.marks = timing::marks(snapshot.server.timing, &request);
     let asked = locate(&request);
     let knock = knock(world, client, &request, &asked);
-    let admitted = admit::admit(snapshot, callers, world.quota(), knock, &mut facts.told, &mut facts.visitor);
+    let mut spending = Spending::new(world.quota());
+    let admitted = admit::admit(snapshot, callers, &mut spending, knock, &mut facts.told, &mut facts.visitor);
     record.caller = facts.visitor.caller.map(|caller| caller.id);
     let (mut admitted, (endpoint, model)) = match (admitted, asked) {
         (Ok(admitted), Ok(asked)) => (admitted, asked),
@@ -279,30 +283,38 @@ async fn exchange<'s, W: World>(
         return list_models(world, client, snapshot, &admitted, model.as_deref(), facts, record).await;
     }
 
-    let ask = Ask::read(endpoint, &request).map_err(Stop::Refused);
-    let ask = ask.inspect_err(|_| facts.payload.ends_badly(&request))?;
+    let ask = Ask::read(endpoint, &request).map_err(|refusal| ends_badly(facts, &request, refusal))?;
     record.stream = ask.stream;
     record.model_asked = ask.model.as_ref().into();
     facts.mark(|marks| marks.parsed = Some(world.now()));
-    let plan = plan_of(world, snapshot, admitted.caller(), &ask, &request);
-    let route = plan.as_ref().map_or_else(|_| plan::route_of(snapshot, &ask.model), |plan| plan.route);
+    let mut plan = Plan::default();
+    let planned = lay_plan(world, snapshot, admitted.caller(), &ask, &request, &mut plan);
+    let route = if planned.is_ok() { plan.route } else { plan::route_of(snapshot, &ask.model) };
     facts.route = route.map(|route| route.name.clone());
-    let plan = plan.inspect_err(|_| facts.payload.ends_badly(&request))?;
+    planned.map_err(|refusal| ends_badly(facts, &request, refusal))?;
     let want = ask.want(&request, world.recent(), world.unix_ms());
-    let entitled = admit::entitle(snapshot, &mut admitted, plan, want, &mut facts.told);
-    let mut entitled = entitled.inspect_err(|_| facts.payload.ends_badly(&request))?;
+    let entitled = admit::entitle(snapshot, &mut admitted, &plan, want, &mut facts.told);
+    let mut entitled = entitled.map_err(|refusal| ends_badly(facts, &request, refusal))?;
     facts.mark(|marks| marks.routed = Some(world.now()));
-    failover::serve_plan(world, client, snapshot, &mut entitled, request, &ask, facts, record).await
+    failover::serve_plan(world, client, snapshot, &mut entitled, &mut request, &ask, facts, record).await
+}
+
+/// What was asked is at hand, and we say no.
+#[cold]
+fn ends_badly(facts: &mut Facts<'_>, request: &Request, refusal: Refusal) -> Stop {
+    facts.payload.ends_badly(request);
+    refusal.into()
 }
 
 /// Where the request may go, in order: by its model's name, and by what its route looks at.
-fn plan_of<'p, W: World>(
+fn lay_plan<'p, W: World>(
     world: &W,
     snapshot: &'p Snapshot,
     caller: Option<&'p Caller>,
     ask: &'p Ask,
     request: &Request,
-) -> Result<Plan<'p>, Stop> {
+    plan: &mut Plan<'p>,
+) -> Result<(), Refusal> {
     let header = |name: &str| request.head.field(&request.buffer, name);
     let asked = condition::Facts {
         model: &ask.model,
@@ -313,8 +325,8 @@ fn plan_of<'p, W: World>(
         header: &header,
         metadata: Told::Raw(admit::metadata_field(&request.head, &request.buffer)?),
     };
-    let planned = plan::plan(snapshot, &asked, world.random(), world.health(), world.recent());
-    planned.map_err(|why| Stop::Refused(why.refusal(&ask.model)))
+    let planned = plan.lay(snapshot, &asked, world.random(), world.health(), world.recent());
+    planned.map_err(|why| why.refusal(&ask.model))
 }
 
 /// What admission needs to know of a request.
@@ -410,7 +422,7 @@ async fn conclude<W: World>(
     // A body that was not read to its end is not skipped: the connection goes.
     facts.stays &= !facts.unread && !refusal.closes();
     if facts.id.is_empty() {
-        facts.id = request_id::fresh(world);
+        facts.id = fresh_id(world);
     }
     let mut body = Vec::new();
     refusal.body(&mut body);
@@ -468,10 +480,7 @@ fn note_head<W: World>(world: &W, snapshot: &Snapshot, request: &Request, facts:
     facts.head_only = request.head.method == Method::Head;
     facts.unread = request.head.framing != Framing::None;
     facts.stays = request.head.keep_alive && !world.draining();
-    facts.id = match request.known(Known::RequestId).map(std::str::from_utf8) {
-        Some(Ok(theirs)) if request_id::is_fit(theirs) => theirs.into(),
-        _ => request_id::fresh(world),
-    };
+    facts.id = request.known(Known::RequestId).and_then(RequestId::theirs).unwrap_or_else(|| fresh_id(world));
 }
 
 /// What is kept of the exchange's trace and attempts, if anything is.
@@ -487,6 +496,10 @@ fn trail_of<W: World>(world: &W, tracing: Tracing, request: &Request) -> Option<
             Some(Box::new(Trail::join(client, keeps_state, share, || world.random())))
         }
     }
+}
+
+fn fresh_id<W: World>(world: &W) -> RequestId {
+    RequestId::fresh(world.unix_ms(), [world.random(), world.random()])
 }
 
 /// What the request line asks for: an endpoint, and the model if it is in the path.
@@ -511,7 +524,7 @@ async fn list_models<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     snapshot: &Snapshot,
-    admitted: &Admitted<'_, W::Quota>,
+    admitted: &Admitted<'_, '_, W::Quota>,
     model: Option<&str>,
     facts: &mut Facts<'_>,
     record: &mut Record,

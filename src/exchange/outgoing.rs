@@ -9,6 +9,8 @@ use crate::base::span::Span;
 pub struct Outgoing {
     buffers: SmallVec<[Vec<u8>; 2]>,
     pieces: SmallVec<[(u8, Span); 8]>,
+    /// What the pieces add up to.
+    bytes: usize,
     is_secret: bool,
     hurries: bool,
 }
@@ -30,6 +32,7 @@ impl Outgoing {
         if span.is_empty() {
             return;
         }
+        self.bytes += span.len();
         if let Some((last, before)) = self.pieces.last_mut()
             && *last == buffer
             && before.range().end == span.range().start
@@ -51,6 +54,7 @@ impl Outgoing {
     /// Takes a buffer back. It is left empty here.
     pub fn take(&mut self, buffer: u8) -> Vec<u8> {
         self.pieces.clear();
+        self.bytes = 0;
         std::mem::take(&mut self.buffers[usize::from(buffer)])
     }
 
@@ -76,7 +80,7 @@ impl Outgoing {
         if others.is_empty() {
             return 0;
         }
-        let len = self.len();
+        let len = self.bytes;
         let room = &self.buffers[usize::from(into)];
         let first_ends_its_buffer = first.range().end == room.len();
         if len > bytes_max || len > room.capacity() - room.len() || (self.is_secret && !first_ends_its_buffer)
@@ -113,7 +117,7 @@ impl Outgoing {
 
     /// Bytes that the pieces add up to.
     pub fn len(&self) -> usize {
-        self.pieces.iter().map(|(_, span)| span.len()).sum()
+        self.bytes
     }
 
     pub fn is_empty(&self) -> bool {

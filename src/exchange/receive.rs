@@ -49,6 +49,12 @@ impl Request {
         self.body.of(&self.buffer)
     }
 
+    /// Gives its bytes away, and its place in the core's budget with them: nobody will ask for it again.
+    pub(super) fn let_go(&mut self) -> Vec<u8> {
+        (self.check, self.hold) = (None, Hold::default());
+        std::mem::take(&mut self.buffer)
+    }
+
     /// The first value of a field that means something here; `None` where it is absent.
     pub(super) fn known(&self, known: Known) -> Option<&[u8]> {
         self.head.known(&self.buffer, known)
@@ -118,7 +124,7 @@ pub(super) async fn body<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     request: &mut Request,
-    admitted: &Admitted<'_, W::Quota>,
+    admitted: &Admitted<'_, '_, W::Quota>,
     kind: Body,
     limits: &Limits,
 ) -> Result<(), Stop> {

@@ -13,7 +13,7 @@ use super::{
     intake::{End, Intake, Outward},
     lens::{Kind, Lens},
     outgoing::Outgoing,
-    pool::{self, Room},
+    pool::Room,
     receive::Request,
     reply,
     seam::{Wire, World},
@@ -47,31 +47,32 @@ pub(super) enum Relayed {
 }
 
 /// On which terms an answer is relayed.
-pub(super) struct Way<'a> {
+pub(super) struct Way<'a, 'r> {
     pub provider: &'a Provider,
-    pub timeouts: RouteTimeouts,
+    pub timeouts: &'a RouteTimeouts,
     pub watch: Watch,
     /// A stream whose first event is an error is given back, because another target can be asked.
     pub yields: &'a dyn Fn(Option<Said>) -> bool,
     /// What was asked, until nothing can be asked again.
-    pub request: &'a mut Option<Request>,
+    pub request: &'a mut Option<&'r mut Request>,
     /// How much of a stream is held before the commit point.
     pub hold_back: HoldBack,
 }
 
-/// Relays `answer` and, if that went well, gives the upstream's connection back.
+/// Relays `answer`. If that went well, its connection can be given back.
 pub(super) async fn relay<W: World>(
     world: &W,
     client: &mut Client<W::Wire>,
     entitled: &mut Entitled<'_, '_, '_, W::Quota>,
     facts: &mut Facts<'_>,
-    way: Way<'_>,
-    answer: Answer<W::Wire>,
+    way: Way<'_, '_>,
+    answer: &mut Answer<W::Wire>,
     record: &mut Record,
 ) -> Result<Relayed, Stop> {
     let Way { provider, timeouts, watch, yields, request, hold_back } = way;
     let times = timeouts.over(provider.timeouts);
-    let Answer { mut wire, home, buffer, head, kind } = answer;
+    let Answer { wire, buffer, head, .. } = answer;
+    let (buffer, head, kind) = (std::mem::take(buffer), &*head, answer.kind);
     client.is_answered(head.status < 300);
     let is_begun = client.begun().is_some();
     if is_begun && kind != Kind::Events {
@@ -79,11 +80,11 @@ pub(super) async fn relay<W: World>(
         world.local().recycle(buffer);
         return Err(Stop::Failed(Failure::new(Phase::Head, Cause::Malformed("an answer that is no stream"))));
     }
-    let mut lens = Lens::of(kind, &head, watch, provider.reasoning_apart);
+    let mut lens = Lens::of(kind, head, watch, provider.reasoning_apart);
     lens.tell(facts.words.listen(kind, watch));
     let mut ours = world.local().buffer();
     if !is_begun {
-        reply::begin(&mut ours, &head, &buffer, kind, facts);
+        reply::begin(&mut ours, head, &buffer, kind, facts);
     }
     let mut intake = Intake::new(buffer, head.bytes, head.framing);
     let mut committed: Option<Outward> = None;
@@ -118,12 +119,12 @@ pub(super) async fn relay<W: World>(
                 #[cfg(test)]
                 let request = if planted::is(Bug::SecondAfterFirst) { &mut None } else { &mut *request };
                 let is_bad = head.status >= 400 || lens.failed();
-                facts.payload.answers(kind, is_bad, request.as_ref());
+                facts.payload.answers(kind, is_bad, request.as_deref());
                 if !lens.knows_usage() {
-                    facts.words.asked(request.as_ref());
+                    facts.words.asked(request.as_deref());
                 }
                 if let Some(request) = request.take() {
-                    world.local().recycle(request.buffer);
+                    world.local().recycle(request.let_go());
                 }
                 facts.time(&record.phases, world);
                 match client.begun() {
@@ -133,7 +134,7 @@ pub(super) async fn relay<W: World>(
                         facts.stays &= outward == Outward::Chunked;
                         outward
                     }
-                    None => reply::commit(&mut ours, facts, head.status, lens.length(&intake, &head)),
+                    None => reply::commit(&mut ours, facts, head.status, lens.length(&intake, head)),
                 }
             });
             let manner = Manner { outward, hurries: kind == Kind::Events, limits };
@@ -157,7 +158,7 @@ pub(super) async fn relay<W: World>(
             let stray = stray && !planted::is(Bug::PooledWithStrayBytes);
             world.local().recycle(ours);
             world.local().recycle(intake.buffer);
-            give_back(world, wire, home, provider, limits, !stray && may_stay(&head));
+            answer.is_clean = !stray && may_stay(head);
             return Ok(outcome);
         }
         if client.heard_enough(lens.knows_usage()) {
@@ -178,11 +179,11 @@ pub(super) async fn relay<W: World>(
         }
         wire.expire_at(until.0, until.1);
         if let Some(hold) = &mut hold
-            && let Waited::TimeUp = hold.wait(world, client, &mut wire).await
+            && let Waited::TimeUp = hold.wait(world, client, wire).await
         {
             continue;
         }
-        let read = match tending::read(world, client, &mut wire, std::mem::take(&mut intake.buffer)).await {
+        let read = match tending::read(world, client, wire, std::mem::take(&mut intake.buffer)).await {
             Watched::Read(read, buffer) => {
                 intake.buffer = buffer;
                 read
@@ -193,7 +194,7 @@ pub(super) async fn relay<W: World>(
                 world.local().recycle(ours);
                 #[cfg(test)]
                 if planted::is(Bug::PooledAfterCancel) {
-                    give_back(world, wire, home, provider, limits, true);
+                    answer.is_clean = true;
                 }
                 return Err(Stop::Left);
             }
@@ -201,9 +202,9 @@ pub(super) async fn relay<W: World>(
         record.waited(Party::Upstream, began, world.now());
         match read {
             Ok(0) if wire.expired().is_none() && intake.close() => {}
-            Ok(0) => break Failure::new(Phase::Body, ended(&wire)),
+            Ok(0) => break Failure::new(Phase::Body, ended(wire)),
             Ok(_) => {}
-            Err(error) => break Failure::new(Phase::Body, cause(&wire, &error)),
+            Err(error) => break Failure::new(Phase::Body, cause(wire, &error)),
         }
     };
 
@@ -221,7 +222,7 @@ pub(super) async fn relay<W: World>(
     };
     let manner = Manner { outward, hurries: kind == Kind::Events, limits };
     #[cfg(test)]
-    planted::send_again(world, home, record).await;
+    planted::send_again(world, answer.home, record).await;
     #[cfg(test)]
     if planted::is(Bug::SecondAfterFirst) {
         return Err(Stop::Failed(cut));
@@ -328,14 +329,9 @@ async fn write<W: World>(
     sent.map_err(|_| Stop::Left)
 }
 
-fn give_back<W: World>(
-    world: &W,
-    wire: W::Wire,
-    home: pool::Target,
-    provider: &Provider,
-    limits: &Limits,
-    is_clean: bool,
-) {
+/// The exchange is done with the answer: its connection goes back to the pool if it is clean.
+pub(super) fn give_back<W: World>(world: &W, answer: Answer<W::Wire>, provider: &Provider, limits: &Limits) {
+    let Answer { wire, home, is_clean, .. } = answer;
     if is_clean && !world.draining() {
         let until = world.recent() + provider.pool_idle_time;
         let room = Room { per_target: provider.pool_idle_max, in_all: limits.pool_idle_max };

@@ -1,19 +1,39 @@
-//! The id by which a request is found in logs, and by which its client asks about it. One that is made here is a UUIDv7:
-//! it sorts by time, and every log tool knows it.
+//! The id by which a request is found in logs, and by which its client asks about it: the client's own, if that is fit, else
+//! one of ours. Ours is a UUIDv7: it sorts by time, and every log tool knows it.
 //!
-//! An id is visible ASCII without a space: it can be logged, searched and sent on as it is.
+//! Invariant: an id is visible ASCII without a space; it can be logged, searched and sent on as it is.
 
-use super::seam::World;
+use smallvec::SmallVec;
 
-/// A client's own id is taken if it is short and made of letters, digits, hyphens and underscores.
-pub(super) fn is_fit(id: &str) -> bool {
-    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+/// A request's id; empty until its head was read. Ours fit in place, as nearly all of clients do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestId(SmallVec<[u8; 36]>);
+
+impl RequestId {
+    /// The client's own, if it is short and made of letters, digits, hyphens and underscores.
+    pub fn theirs(id: &[u8]) -> Option<Self> {
+        let is_fit = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        ((1..=128).contains(&id.len()) && id.iter().all(is_fit)).then(|| Self(SmallVec::from_slice(id)))
+    }
+
+    /// One for a request whose client gave none.
+    pub fn fresh(unix_ms: u64, chance: [u64; 2]) -> Self {
+        Self(SmallVec::from_buf(uuid_v7(unix_ms, chance)))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
-/// An id for a request whose client gave none.
-pub(super) fn fresh<W: World>(world: &W) -> Box<str> {
-    let text = uuid_v7(world.unix_ms(), [world.random(), world.random()]);
-    std::str::from_utf8(&text).unwrap_or_default().into()
+impl From<&RequestId> for Box<str> {
+    fn from(id: &RequestId) -> Self {
+        String::from_utf8_lossy(&id.0).into()
+    }
 }
 
 /// RFC 9562 §5.7: 48 bits of time, then chance around the version (7) and the variant (binary 10).
@@ -49,13 +69,18 @@ mod tests {
 
     #[test]
     fn a_fresh_id_is_the_uuid_of_its_moment() {
-        let text = |unix_ms, chance| String::from_utf8(uuid_v7(unix_ms, chance).to_vec()).expect("ASCII");
+        #[track_caller]
+        fn check(unix_ms: u64, chance: [u64; 2], expect: &str) {
+            let ours = RequestId::fresh(unix_ms, chance);
+            assert_eq!(ours.as_bytes(), expect.as_bytes());
+            assert!(!ours.0.spilled(), "it lies in place");
+            assert_eq!(RequestId::theirs(ours.as_bytes()), Some(ours));
+        }
         // The example of RFC 9562, appendix A.6.
         let chance = [0x0cc3, 0x18c4_dc0c_0c07_398f << 2];
-        assert_eq!(text(0x017f_22e2_79b0, chance), "017f22e2-79b0-7cc3-98c4-dc0c0c07398f");
-        assert_eq!(text(0, [0, 0]), "00000000-0000-7000-8000-000000000000");
-        assert_eq!(text((1 << 48) - 1, [u64::MAX; 2]), "ffffffff-ffff-7fff-bfff-ffffffffffff");
-        assert!(is_fit(&text(0x017f_22e2_79b0, chance)));
+        check(0x017f_22e2_79b0, chance, "017f22e2-79b0-7cc3-98c4-dc0c0c07398f");
+        check(0, [0, 0], "00000000-0000-7000-8000-000000000000");
+        check((1 << 48) - 1, [u64::MAX; 2], "ffffffff-ffff-7fff-bfff-ffffffffffff");
     }
 
     #[test]
@@ -69,12 +94,18 @@ mod tests {
     }
 
     #[test]
-    fn a_clients_own_id_is_taken_where_it_cannot_be_misread() {
-        for good in ["a", "req_1-B", &"a".repeat(128)] {
-            assert!(is_fit(good), "{good}");
+    fn a_clients_id_is_taken_if_it_can_be_sent_on_as_it_is() {
+        #[track_caller]
+        fn check(id: &[u8], is_fit: bool) {
+            let taken = RequestId::theirs(id);
+            assert_eq!(taken.as_ref().map(RequestId::as_bytes), is_fit.then_some(id));
         }
-        for bad in ["", "a b", "a\n", "a.b", "é", &"a".repeat(129)] {
-            assert!(!is_fit(bad), "{bad}");
+        check(b"0193-abc_D", true);
+        check(&[b'x'; 128], true);
+        check(b"", false);
+        check(&[b'x'; 129], false);
+        for ill in [&b"a b"[..], b"a\"", b"a\r\n", b"a.b", b"\xc3\xa4", b"a\xff"] {
+            check(ill, false);
         }
     }
 }

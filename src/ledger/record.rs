@@ -73,6 +73,8 @@ impl Record {
     }
 
     /// A record whose first phase begins `now`.
+    // Inlined: it is half a kilobyte, and is made where it stays.
+    #[inline]
     pub fn new(operation: &'static str, now: Now) -> Self {
         Self {
             operation,
@@ -494,7 +496,7 @@ pub enum Deadline {
 }
 
 /// A model's name. Nearly all fit in 36 bytes, which are kept without an allocation.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 pub struct ModelName(SmallVec<[u8; 36]>);
 
 impl ModelName {
@@ -507,6 +509,13 @@ impl ModelName {
 impl ModelName {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// All bytes at once; the vector's own takes them one by one.
+impl Clone for ModelName {
+    fn clone(&self) -> Self {
+        Self(SmallVec::from_slice(&self.0))
     }
 }
 
@@ -549,50 +558,65 @@ impl<D: Desk> Desk for std::rc::Rc<D> {
     }
 }
 
-/// A record that closes itself when it is dropped: as `Panicked` while a panic unwinds, else as `Abandoned`.
-pub struct OpenRecord<D: Desk> {
+/// Closes a record when this is dropped: as `Panicked` while a panic unwinds, else as `Abandoned`. The record stays where it
+/// is, and is moved only for who wants to keep it.
+pub struct OpenRecord<'r, D: Desk> {
     desk: D,
     // Some until closed.
-    record: Option<Record>,
+    record: Option<&'r mut Record>,
 }
 
-impl<D: Desk> OpenRecord<D> {
-    pub fn new(desk: D, operation: &'static str, now: Now) -> Self {
-        Self { desk, record: Some(Record::new(operation, now)) }
+/// A record that has been counted, where it lies.
+pub struct Ended<'r>(&'r mut Record);
+
+impl Ended<'_> {
+    /// For the log.
+    pub fn take(self) -> Closed {
+        Closed(std::mem::replace(self.0, Record::new("", Now(0))))
+    }
+}
+
+impl<'r, D: Desk> OpenRecord<'r, D> {
+    /// Guards a record that is fresh.
+    pub fn of(record: &'r mut Record, desk: D) -> Self {
+        debug_assert!(record.outcome.is_none(), "a record is closed once");
+        Self { desk, record: Some(record) }
     }
 
     /// Ends the exchange as it was meant to end.
-    pub fn close(mut self, now: Now, outcome: Outcome) -> Closed {
-        let mut record = self.record.take().unwrap_or_else(|| Record::new("", now));
+    pub fn close(mut self, now: Now, outcome: Outcome) -> Ended<'r> {
+        let record = self.record.take().expect(OPEN);
         self.desk.with_sheet(|sheet| record.end(now, outcome, sheet));
-        Closed(record)
+        Ended(record)
     }
 
     /// Ends the exchange likewise, but for its place in a sheet: its tokens are told elsewhere, and there it is counted.
     pub fn put_off(mut self, now: Now, outcome: Outcome) -> Uncounted {
-        let mut record = self.record.take().unwrap_or_else(|| Record::new("", now));
+        let record = self.record.take().expect(OPEN);
         (record.phases.ended, record.outcome) = (Some(now), Some(outcome));
-        Uncounted(Closed(record))
+        Uncounted(Ended(record).take())
     }
 }
 
-impl<D: Desk> Deref for OpenRecord<D> {
+const OPEN: &str = "who closes the guard consumes it, so it is still open";
+
+impl<D: Desk> Deref for OpenRecord<'_, D> {
     type Target = Record;
 
     fn deref(&self) -> &Record {
-        self.record.as_ref().expect("close() consumes the guard, so it is still open")
+        self.record.as_ref().expect(OPEN)
     }
 }
 
-impl<D: Desk> DerefMut for OpenRecord<D> {
+impl<D: Desk> DerefMut for OpenRecord<'_, D> {
     fn deref_mut(&mut self) -> &mut Record {
-        self.record.as_mut().expect("close() consumes the guard, so it is still open")
+        self.record.as_mut().expect(OPEN)
     }
 }
 
-impl<D: Desk> Drop for OpenRecord<D> {
+impl<D: Desk> Drop for OpenRecord<'_, D> {
     fn drop(&mut self) {
-        let Some(mut record) = self.record.take() else { return };
+        let Some(record) = self.record.take() else { return };
         let outcome = if std::thread::panicking() { Outcome::Panicked } else { Outcome::Abandoned };
         let now = self.desk.now();
         self.desk.with_sheet(|sheet| record.end(now, outcome, sheet));
@@ -618,9 +642,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(end: impl FnOnce(OpenRecord<&TestDesk>), expect: Outcome) {
+    fn check(end: impl FnOnce(OpenRecord<'_, &TestDesk>), expect: Outcome) {
         let desk = TestDesk(RefCell::new(Sheet::default()));
-        let open = OpenRecord::new(&desk, "chat/completions", Now(1_000_000));
+        let mut record = Record::new("chat/completions", Now(1_000_000));
+        let open = OpenRecord::of(&mut record, &desk);
         let _ = std::panic::catch_unwind(AssertUnwindSafe(|| end(open)));
         let sheet = desk.0.into_inner();
         let whole = sheet.whole();
@@ -631,8 +656,12 @@ mod tests {
 
     #[test]
     fn a_record_is_counted_once_however_it_ends() {
-        check(|open| drop(open.close(Now(9_000_000), Outcome::Completed)), Outcome::Completed);
-        check(|open| drop(open.close(Now(9_000_000), Outcome::ClientGone)), Outcome::ClientGone);
+        let close = |open: OpenRecord<'_, &TestDesk>, outcome| {
+            let closed = open.close(Now(9_000_000), outcome).take();
+            assert_eq!(closed.outcome(), outcome);
+        };
+        check(|open| close(open, Outcome::Completed), Outcome::Completed);
+        check(|open| close(open, Outcome::ClientGone), Outcome::ClientGone);
         check(|open| drop(open), Outcome::Abandoned);
         check(|_open| std::panic::resume_unwind(Box::new("a bug")), Outcome::Panicked);
     }
@@ -641,7 +670,8 @@ mod tests {
     fn a_panic_while_the_sheet_is_borrowed_is_still_counted() {
         let desk = TestDesk(RefCell::new(Sheet::default()));
         let caught = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let _open = OpenRecord::new(&desk, "embeddings", Now(1));
+            let mut record = Record::new("embeddings", Now(1));
+            let _open = OpenRecord::of(&mut record, &desk);
             desk.with_sheet(|_| std::panic::resume_unwind(Box::new("a bug")));
         }));
         assert!(caught.is_err());

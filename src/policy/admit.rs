@@ -56,11 +56,11 @@ pub struct Knock<'a> {
 }
 
 /// The proof that a request may have its body read.
-pub struct Admitted<'s, Q: Quota> {
+pub struct Admitted<'a, 's, Q: Quota> {
     /// `None`: callers are not verified here.
     caller: Option<&'s Caller>,
     body_bytes_max: usize,
-    spending: Spending<'s, Q>,
+    spending: &'a mut Spending<'s, Q>,
     /// What will be asked for tokens and streams.
     applied: SmallVec<[(Line, &'s Allowance); 3]>,
 }
@@ -94,11 +94,11 @@ pub struct Want<'a> {
 
 /// The proof that a caller may have what it wants, of any of the plan's targets.
 pub struct Entitled<'a, 's, 'p, Q: Quota> {
-    admitted: &'a mut Admitted<'s, Q>,
-    plan: Plan<'p>,
+    spending: &'a mut Spending<'s, Q>,
+    plan: &'a Plan<'p>,
     demand: Demand,
     /// Of the target that is asked.
-    price: Option<&'p Price>,
+    price: Option<&'a Price>,
     prompt_tokens: u64,
     /// How much of what was taken is the request's own, and not an attempt's.
     own: usize,
@@ -109,34 +109,37 @@ pub struct Entitled<'a, 's, 'p, Q: Quota> {
 #[must_use = "one of two attempts has to give back what it holds"]
 pub struct Beside(usize);
 
-/// May this request be read? `told` becomes what the client is to hear of its limits, and `visitor` who it is, whatever
-/// the verdict.
+/// May this request be read? `spending` takes what that costs of limits, or has nothing of them any more. `told` becomes what
+/// the client is to hear of its limits, and `visitor` who it is, whatever the verdict.
 ///
 /// # Errors
 /// Why not: 401 or 403 for who asks, 429 for how often, 503 where it cannot be known.
-pub fn admit<'s, Q: Quota>(
+pub fn admit<'a, 's, Q: Quota>(
     snapshot: &'s Snapshot,
     callers: Option<&'s Callers>,
-    quota: &'s Q,
+    spending: &'a mut Spending<'s, Q>,
     knock: Knock<'_>,
     told: &mut RateHeaders,
     visitor: &mut Visitor<'s>,
-) -> Result<Admitted<'s, Q>, Refusal> {
+) -> Result<Admitted<'a, 's, Q>, Refusal> {
     let mut admitted = Admitted {
         caller: None,
         body_bytes_max: snapshot.limits.body_bytes,
-        spending: Spending::new(quota),
+        spending,
         applied: SmallVec::new(),
     };
     let verdict = admitted.judge(snapshot, callers, knock, visitor);
     visitor.caller = admitted.caller;
     *told = admitted.spending.told();
-    verdict?;
+    if let Err(refusal) = verdict {
+        admitted.spending.give_back(0);
+        return Err(refusal);
+    }
     admitted.spending.count_requests();
     Ok(admitted)
 }
 
-impl<'s, Q: Quota> Admitted<'s, Q> {
+impl<'s, Q: Quota> Admitted<'_, 's, Q> {
     /// Address, caller, rates: in the order in which each protects the next.
     fn judge(
         &mut self,
@@ -219,8 +222,8 @@ impl<'s, Q: Quota> Admitted<'s, Q> {
 /// 400 for metadata that cannot be read and for more than the caller's caps, 403 for the model, 429 for limits.
 pub fn entitle<'a, 's, 'p, Q: Quota>(
     snapshot: &'s Snapshot,
-    admitted: &'a mut Admitted<'s, Q>,
-    plan: Plan<'p>,
+    admitted: &'a mut Admitted<'_, 's, Q>,
+    plan: &'a Plan<'p>,
     want: Want<'_>,
     told: &mut RateHeaders,
 ) -> Result<Entitled<'a, 's, 'p, Q>, Refusal> {
@@ -238,20 +241,20 @@ pub fn entitle<'a, 's, 'p, Q: Quota>(
     verdict?;
     admitted.spending.count_requests();
     let own = admitted.spending.mark();
-    Ok(Entitled { admitted, plan, demand, price, prompt_tokens, own })
+    Ok(Entitled { spending: admitted.spending, plan, demand, price, prompt_tokens, own })
 }
 
-impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
+impl<'a, 'p, Q: Quota> Entitled<'a, '_, 'p, Q> {
     /// Where the request may be sent.
-    pub fn plan(&self) -> &Plan<'p> {
-        &self.plan
+    pub fn plan(&self) -> &'a Plan<'p> {
+        self.plan
     }
 
     /// May this target be asked once more? Its provider's limits are everyone's together, and count each attempt; what the
     /// attempt before held of them is given back first.
-    pub fn attempt(&mut self, planned: &Planned<'p>, now: Now) -> Result<(), Refusal> {
+    pub fn attempt(&mut self, planned: &Planned<'a>, now: Now) -> Result<(), Refusal> {
         self.price = planned.provider.prices.of(&planned.model);
-        let spending = &mut self.admitted.spending;
+        let spending = &mut *self.spending;
         spending.give_back(self.own);
         let Some(numbered) = &planned.provider.allowance else { return Ok(()) };
         spending.take(numbered.line, &numbered.allowance, Demand { now, ..self.demand })?;
@@ -260,8 +263,8 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
     }
 
     /// May this target be asked beside the one that is? Says where what it holds of its provider's limits begins.
-    pub fn attempt_beside(&mut self, planned: &Planned<'p>, now: Now) -> Result<Beside, Refusal> {
-        let spending = &mut self.admitted.spending;
+    pub fn attempt_beside(&mut self, planned: &Planned<'a>, now: Now) -> Result<Beside, Refusal> {
+        let spending = &mut *self.spending;
         let beside = Beside(spending.mark());
         if let Some(numbered) = &planned.provider.allowance {
             let taken = spending.take(numbered.line, &numbered.allowance, Demand { now, ..self.demand });
@@ -276,13 +279,13 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
 
     /// The target that was asked first goes on alone: what the other held is given back.
     pub fn keep_first(&mut self, beside: Beside) {
-        self.admitted.spending.give_back(beside.0);
+        self.spending.give_back(beside.0);
     }
 
     /// The target that was asked beside it, this one, goes on alone: what the first held is given back.
-    pub fn keep_beside(&mut self, planned: &Planned<'p>, beside: Beside) {
+    pub fn keep_beside(&mut self, planned: &Planned<'a>, beside: Beside) {
         self.price = planned.provider.prices.of(&planned.model);
-        self.admitted.spending.give_back_between(self.own, beside.0);
+        self.spending.give_back_between(self.own, beside.0);
     }
 
     /// A stream has brought so many events. Whether a limit ends it here.
@@ -290,7 +293,7 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
         // An event carries about a token; what it really was is settled at the end.
         let (price, prompt) = (self.price, self.prompt_tokens);
         let cost = || cost_of(price, prompt, events);
-        self.admitted.spending.used_so_far(prompt.saturating_add(events), cost, now)
+        self.spending.used_so_far(prompt.saturating_add(events), cost, now)
     }
 
     /// What the prompt was taken to have.
@@ -299,7 +302,7 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
     }
 
     /// What the target's tokens cost; `None`: it has no price.
-    pub fn price(&self) -> Option<&'p Price> {
+    pub fn price(&self) -> Option<&'a Price> {
         self.price
     }
 
@@ -312,15 +315,15 @@ impl<'p, Q: Quota> Entitled<'_, '_, 'p, Q> {
     /// charged; what has no price is not counted in money.
     pub fn settle(&mut self, tokens: Option<u64>, cost: Option<NanoUsd>, now: Now) {
         match tokens {
-            Some(tokens) => self.admitted.spending.settle(tokens, cost, now),
-            None => self.admitted.spending.forfeit(),
+            Some(tokens) => self.spending.settle(tokens, cost, now),
+            None => self.spending.forfeit(),
         }
     }
 }
 
 fn within<'s, Q: Quota>(
     snapshot: &'s Snapshot,
-    admitted: &mut Admitted<'s, Q>,
+    admitted: &mut Admitted<'_, 's, Q>,
     want: Want<'_>,
     route: Option<&str>,
     all: Demand,
@@ -544,7 +547,7 @@ mod tests {
         let code = match admit(
             snapshot,
             callers,
-            &cells,
+            &mut Spending::new(&cells),
             knock,
             &mut RateHeaders::default(),
             &mut Visitor::default(),
@@ -610,10 +613,11 @@ mod tests {
                 now: Now(1),
                 unix_ms: 0,
             };
+            let mut spending = Spending::new(&cells);
             let verdict = admit(
                 &snapshot,
                 Some(&callers),
-                &cells,
+                &mut spending,
                 knock,
                 &mut RateHeaders::default(),
                 &mut Visitor::default(),
@@ -640,7 +644,8 @@ mod tests {
         let knock =
             Knock { peer, head: &parsed, bytes, endpoint: None, memo: &Memo::default(), now, unix_ms: 0 };
         let told = &mut RateHeaders::default();
-        let mut admitted = admit(&snapshot, Some(&callers), &cells, knock, told, &mut Visitor::default())
+        let spending = &mut Spending::new(&cells);
+        let mut admitted = admit(&snapshot, Some(&callers), spending, knock, told, &mut Visitor::default())
             .unwrap_or_else(|_| panic!());
         let facts = condition::Facts {
             model,
@@ -665,7 +670,7 @@ mod tests {
             now,
             unix_ms: 0,
         };
-        match entitle(&snapshot, &mut admitted, plan, want, told) {
+        match entitle(&snapshot, &mut admitted, &plan, want, told) {
             Ok(_) => String::new(),
             Err(refusal) => refusal.class().code.to_owned(),
         }
@@ -690,8 +695,9 @@ mod tests {
             unix_ms: 0,
         };
         let told = &mut RateHeaders::default();
-        let mut admitted =
-            admit(&snapshot, None, &cells, knock, told, &mut Visitor::default()).unwrap_or_else(|_| panic!());
+        let mut spending = Spending::new(&cells);
+        let mut admitted = admit(&snapshot, None, &mut spending, knock, told, &mut Visitor::default())
+            .unwrap_or_else(|_| panic!());
         let facts = condition::Facts {
             model: "p/a",
             stream: false,
@@ -715,7 +721,7 @@ mod tests {
             now,
             unix_ms: 0,
         };
-        let mut entitled = entitle(&snapshot, &mut admitted, plan, want, told).unwrap_or_else(|_| panic!());
+        let mut entitled = entitle(&snapshot, &mut admitted, &plan, want, told).unwrap_or_else(|_| panic!());
         for _ in 0..3 {
             assert!(entitled.attempt(&target, now).is_ok());
         }
@@ -733,7 +739,7 @@ mod tests {
         let beside = entitled.attempt_beside(&target, now).expect("the first has left its place");
         entitled.keep_beside(&target, beside);
         assert!(entitled.attempt_beside(&target, now).is_err(), "the second has it now");
-        drop(admitted);
+        drop(spending);
         assert!(cells.is_quiet());
     }
 

@@ -27,7 +27,7 @@ use crate::{
 pub struct Plan<'a> {
     /// To be tried in this order. Empty only if none takes requests now: [`Plan::retry_after_ms`] says when one will.
     pub targets: SmallVec<[Planned<'a>; 4]>,
-    pub terms: Terms,
+    pub terms: &'a Terms,
     /// The route that was taken, if one was asked for.
     pub route: Option<&'a Route>,
     /// The nodes of its tree that were passed: [`Routes::words`](crate::config::routes::Routes::words) tells them.
@@ -72,28 +72,49 @@ pub fn plan<'a>(
     health: &impl Health,
     now: Now,
 ) -> Result<Plan<'a>, NoRoute> {
-    let way = way(snapshot, facts.model)?;
-    let mut builder = Builder { snapshot, health, now, dice: Dice::new(chance), plan: Plan::empty() };
-    match way {
-        Way::Direct(first) => {
-            let service = snapshot.routes.fallback(&first.provider.name, &first.model);
-            builder.add(first, false);
-            if let Some(service) = service {
-                builder.plan.terms = service.terms;
-                builder.add_fallbacks(service);
+    let mut plan = Plan::default();
+    plan.lay(snapshot, facts, chance, health, now)?;
+    Ok(plan)
+}
+
+impl<'a> Plan<'a> {
+    /// The same in its place, for who plans one request after the other: a plan is half a kilobyte. It has to be a fresh one,
+    /// and is of no use if this fails.
+    ///
+    /// # Errors
+    /// Why the model leads nowhere.
+    pub fn lay(
+        &mut self,
+        snapshot: &'a Snapshot,
+        facts: &Facts<'a, '_, '_>,
+        chance: u64,
+        health: &impl Health,
+        now: Now,
+    ) -> Result<(), NoRoute> {
+        debug_assert!(self.targets.is_empty(), "a plan is laid once");
+        let way = way(snapshot, facts.model)?;
+        let mut builder = Builder { snapshot, health, now, dice: Dice::new(chance), plan: self };
+        match way {
+            Way::Direct(first) => {
+                let service = snapshot.routes.fallback(&first.provider.name, &first.model);
+                builder.add(first, false);
+                if let Some(service) = service {
+                    builder.plan.terms = &service.terms;
+                    builder.add_fallbacks(service);
+                }
             }
+            Way::Route(route) => match facts.metadata {
+                Told::Read(metadata) => builder.follow(route, facts, metadata)?,
+                Told::Raw(Some(raw)) if route.reads_metadata => {
+                    let metadata = Metadata::parse(raw).map_err(NoRoute::BadMetadata)?;
+                    builder.follow(route, facts, &metadata)?;
+                }
+                Told::Raw(_) => builder.follow(route, facts, &Metadata::default())?,
+            },
         }
-        Way::Route(route) => match facts.metadata {
-            Told::Read(metadata) => builder.follow(route, facts, metadata)?,
-            Told::Raw(Some(raw)) if route.reads_metadata => {
-                let metadata = Metadata::parse(raw).map_err(NoRoute::BadMetadata)?;
-                builder.follow(route, facts, &metadata)?;
-            }
-            Told::Raw(_) => builder.follow(route, facts, &Metadata::default())?,
-        },
+        self.targets.sort_unstable_by_key(|target| target.order);
+        Ok(())
     }
-    builder.plan.targets.sort_unstable_by_key(|target| target.order);
-    Ok(builder.plan)
 }
 
 /// The route that this name leads to, if it leads to one.
@@ -176,11 +197,11 @@ impl<'a> Planned<'a> {
     }
 }
 
-impl Plan<'_> {
-    fn empty() -> Self {
+impl Default for Plan<'_> {
+    fn default() -> Self {
         Self {
             targets: SmallVec::new(),
-            terms: Terms::default(),
+            terms: &Terms::UNSAID,
             route: None,
             path: Path::new(),
             branch: "",
@@ -190,15 +211,15 @@ impl Plan<'_> {
 }
 
 /// A plan while it is made.
-struct Builder<'a, 'h, H> {
+struct Builder<'a, 'h, 'p, H> {
     snapshot: &'a Snapshot,
     health: &'h H,
     now: Now,
     dice: Dice,
-    plan: Plan<'a>,
+    plan: &'p mut Plan<'a>,
 }
 
-impl<'a, H: Health> Builder<'a, '_, H> {
+impl<'a, H: Health> Builder<'a, '_, '_, H> {
     fn follow(
         &mut self,
         route: &'a Route,
@@ -213,7 +234,7 @@ impl<'a, H: Health> Builder<'a, '_, H> {
         self.plan.branch = last.map_or("", |spot| &*spot.place);
         self.plan.path = path;
         self.plan.route = Some(route);
-        self.plan.terms = service.terms;
+        self.plan.terms = &service.terms;
         self.add_own(service, facts, metadata);
         self.add_fallbacks(service);
         Ok(())

@@ -264,6 +264,9 @@ impl<'q, Q: Quota> Spending<'q, Q> {
     /// The same of what was taken since `mark` and before `end`.
     pub fn give_back_between(&mut self, mark: usize, end: usize) {
         let given = mark.min(end)..end.min(self.taken.len());
+        if given.is_empty() {
+            return;
+        }
         for taken in &self.taken[given.clone()] {
             match taken {
                 Taken::Request { line, measure, rate } => {

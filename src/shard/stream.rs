@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
 };
@@ -72,7 +72,7 @@ impl Tcp {
         let mut piece = Piece::new(out.take(number), span);
         let mut end = Ok(());
         while end.is_ok() && !piece.is_done() {
-            let (written, rest) = turn::sent(self.io().write(piece), hurries).await;
+            let (written, rest) = turn::sent(pin!(self.io().write(piece)), hurries).await;
             piece = rest;
             end = taken(written).map(|bytes| piece.advance(bytes));
         }
@@ -89,9 +89,9 @@ impl Tcp {
         let mut end = Ok(());
         while end.is_ok() && !pieces.is_done() {
             let (written, rest) = if pieces.is_single() {
-                turn::sent(self.io().write(pieces), hurries).await
+                turn::sent(pin!(self.io().write(pieces)), hurries).await
             } else {
-                turn::sent(self.io().writev(pieces), hurries).await
+                turn::sent(pin!(self.io().writev(pieces)), hurries).await
             };
             pieces = rest;
             end = taken(written).map(|bytes| pieces.advance(bytes));

@@ -10,7 +10,7 @@ use std::{
     fs,
     future::{Future, poll_fn},
     os::fd::RawFd,
-    pin::pin,
+    pin::Pin,
 };
 
 use crate::{base::limits, bridge::turnstile};
@@ -53,8 +53,7 @@ fn rings() -> Vec<RawFd> {
 }
 
 /// Waits for a send. One that `hurries` leaves together with those queued before it as soon as there are enough of them.
-pub(super) async fn sent<T>(send: impl Future<Output = T>, hurries: bool) -> T {
-    let mut send = pin!(send);
+pub(super) async fn sent<T>(mut send: Pin<&mut impl Future<Output = T>>, hurries: bool) -> T {
     let mut number = None;
     poll_fn(|cx| {
         let polled = send.as_mut().poll(cx);
@@ -111,6 +110,7 @@ fn submit(ring: RawFd) {
 mod tests {
     use std::{
         future::ready,
+        pin::pin,
         task::{Context, Poll, Waker},
     };
 
@@ -125,8 +125,10 @@ mod tests {
     fn what_ends_tells_that_all_before_it_were_submitted() {
         let mut context = Context::from_waker(Waker::noop());
         let gate = Cell::new(false);
-        let send = || sent(poll_fn(|_| if gate.get() { Poll::Ready(()) } else { Poll::Pending }), true);
-        let (mut one, mut two, mut three) = (pin!(send()), pin!(send()), pin!(send()));
+        let gated = || poll_fn(|_| if gate.get() { Poll::Ready(()) } else { Poll::Pending });
+        let (first, second, third) = (pin!(gated()), pin!(gated()), pin!(gated()));
+        let (mut one, mut two, mut three) =
+            (pin!(sent(first, true)), pin!(sent(second, true)), pin!(sent(third, true)));
         for (number, send) in [(1, one.as_mut()), (2, two.as_mut()), (3, three.as_mut())] {
             assert!(send.poll(&mut context).is_pending());
             assert_eq!(unsubmitted(), number, "each counts once");
@@ -143,7 +145,7 @@ mod tests {
     #[test]
     fn what_need_not_wait_is_not_counted() {
         let mut context = Context::from_waker(Waker::noop());
-        assert!(pin!(sent(ready(()), true)).poll(&mut context).is_ready());
+        assert!(pin!(sent(pin!(ready(())), true)).poll(&mut context).is_ready());
         assert_eq!(unsubmitted(), 0);
     }
 }

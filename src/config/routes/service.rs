@@ -102,6 +102,24 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// Those of a service of which nothing is configured.
+    pub const UNSAID: Self = Self {
+        attempts_max: ATTEMPTS_MAX,
+        timeouts: RouteTimeouts {
+            connect: None,
+            first_byte: None,
+            first_token: None,
+            between_bytes: None,
+            total: None,
+        },
+        retry_unanswered: true,
+        retry_missing_model: false,
+        hold_back: None,
+        hedge_percentile: None,
+        keep_alive: None,
+        keep_alive_commits: false,
+    };
+
     /// How much of a stream of this provider is held back.
     pub fn hold_back(&self, provider: &Provider) -> HoldBack {
         self.hold_back.unwrap_or(provider.hold_back)
@@ -115,16 +133,7 @@ impl Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self {
-            attempts_max: ATTEMPTS_MAX,
-            timeouts: RouteTimeouts::default(),
-            retry_unanswered: true,
-            retry_missing_model: false,
-            hold_back: None,
-            hedge_percentile: None,
-            keep_alive: None,
-            keep_alive_commits: false,
-        }
+        Self::UNSAID
     }
 }
 
