@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, cell::OnceCell, net::IpAddr, sync::LazyLock};
 
-use super::digits;
+use super::{digits, shown::Shown};
 use crate::{
     base::{ids::ProviderRoll, money::NanoUsd},
     config::LogFormat,
@@ -23,9 +23,16 @@ use crate::{
 
 /// What a line is made of besides the exchange.
 pub struct Words<'a> {
-    pub core: usize,
-    pub roll: &'a ProviderRoll,
-    pub rules: &'a Rules,
+    pub(in crate::control) core: usize,
+    pub(in crate::control) roll: &'a ProviderRoll,
+    pub(in crate::control) rules: &'a Rules,
+    shown: Shown,
+}
+
+impl<'a> Words<'a> {
+    pub fn new(core: usize, roll: &'a ProviderRoll, rules: &'a Rules) -> Self {
+        Self { core, roll, rules, shown: Shown::default() }
+    }
 }
 
 /// For identifiers: their digits are nobody's number.
@@ -52,7 +59,7 @@ impl<'a> Told<'a> {
 
     fn names(&self) -> &Names<'a> {
         let Self { logged, words, .. } = *self;
-        let model = |name: &'a ModelName| masked(words.rules, name.as_str());
+        let model = |name: &'a ModelName| words.shown.masked(words.rules, name);
         self.names.get_or_init(|| Names {
             request_id: masked(&KEYS_ALONE, &logged.request_id),
             asked: model(&logged.closed.model_asked),
@@ -478,7 +485,7 @@ mod tests {
         let mut text = Vec::new();
         let rules = Rules { email: true, ..Rules::default() };
         let roll = roll();
-        let words = Words { core: 3, roll: &roll, rules: &rules };
+        let words = Words::new(3, &roll, &rules);
         line(format, &Told::of(logged, &words), &mut text);
         String::from_utf8(text).expect("text")
     }

@@ -141,11 +141,14 @@ impl Exporter {
                 break;
             }
             let is_due = self.now() >= due;
+            if is_due {
+                self.collector.look_up_again();
+            }
             if retry_at.is_some_and(|at| self.now() >= at) {
                 retry_at = self.try_again().map(|after| self.now() + after);
             }
             if self.unsent.is_empty() && (is_due || self.trough.has_batch()) {
-                let batch = self.trough.take();
+                let batch = self.trough.take(is_due);
                 retry_at = self.send_batch(batch).map(|after| self.now() + after);
             }
             if is_due {
@@ -160,7 +163,7 @@ impl Exporter {
     fn end(&mut self) {
         self.try_again();
         loop {
-            let batch = self.trough.take();
+            let batch = self.trough.take(true);
             if batch.is_empty() {
                 break;
             }
@@ -195,7 +198,7 @@ impl Exporter {
         let rules = snapshot.as_ref().map(|snapshot| snapshot.masking.clone()).unwrap_or_default();
         let mut spans = Vec::new();
         for Line { core, logged } in &sampled {
-            let words = Words { core: *core, roll: &roll, rules: &rules };
+            let words = Words::new(*core, &roll, &rules);
             spans::add(logged, &words, snapshot.as_deref(), &mut spans);
         }
         drop(sampled);

@@ -334,7 +334,7 @@ pub(super) mod tests {
         let mut roll = ProviderRoll::default();
         roll.enrol("openai");
         let rules = Rules { email: true, ..Rules::default() };
-        let words = Words { core: 3, roll: &roll, rules: &rules };
+        let words = Words::new(3, &roll, &rules);
         let body = body(exchanges, &words, resource);
         let log_records = exchanges.iter().map(|logged| twin(logged, &words)).collect();
         let scope_logs = vec![ScopeLogs { scope: Some(words::scope()), log_records, ..ScopeLogs::default() }];
