@@ -226,7 +226,7 @@ impl Writer {
                 }
             }
             match filling {
-                Some(filling) => filling.close(core, lines.drain(..)),
+                Some(filling) => filling.close(core, lines),
                 None => lines.clear(),
             }
         }

@@ -122,19 +122,21 @@ impl Filling<'_> {
         }
     }
 
-    /// Leaves those exchanges of one core of which spans are made, or drops and counts them.
-    pub(in crate::control) fn close(self, core: usize, exchanges: impl Iterator<Item = Logged>) {
+    /// Takes those exchanges of one core of which spans are made, or drops and counts them; of the others nothing is left.
+    pub(in crate::control) fn close(self, core: usize, exchanges: &mut Vec<Logged>) {
         let Self { feed, mut waiting, lost_records } = self;
         let mut lost_spans = 0;
-        for logged in exchanges {
-            match feed.spans_of(&logged) {
+        // From behind, because what is taken gives its place to the last. The others are not moved: they are large, and many.
+        for place in (0..exchanges.len()).rev() {
+            match feed.spans_of(&exchanges[place]) {
                 0 => {}
                 _ if waiting.sampled.len() < OTLP_WAITING_MAX => {
-                    waiting.sampled.push_back(Line { core, logged });
+                    waiting.sampled.push_back(Line { core, logged: exchanges.swap_remove(place) });
                 }
                 spans => lost_spans += spans,
             }
         }
+        exchanges.clear();
         let is_batch = waiting.has_batch();
         drop(waiting);
         feed.tallies[Signal::Traces as usize].count_dropped(lost_spans);
@@ -267,12 +269,12 @@ pub(crate) mod tests {
 
         /// Leaves exchanges of one core.
         pub(in super::super) fn offer(&self, core: usize, exchanges: impl Iterator<Item = Logged>) {
-            let exchanges: Vec<_> = exchanges.collect();
+            let mut exchanges: Vec<_> = exchanges.collect();
             let (roll, rules) = (ProviderRoll::default(), Rules::default());
             let words = Words::new(core, &roll, &rules);
             let mut filling = self.open();
             exchanges.iter().for_each(|logged| filling.record(&Told::of(logged, &words)));
-            filling.close(core, exchanges.into_iter());
+            filling.close(core, &mut exchanges);
         }
     }
 }

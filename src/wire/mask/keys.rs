@@ -71,7 +71,7 @@ pub(super) fn is_of_no_key(text: &[u8]) -> bool {
 }
 
 const fn is_plain_digit(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9') | matches!(byte, b'a'..=b'f') | (byte == b'-')
+    byte.is_ascii_digit() | matches!(byte, b'a'..=b'f') | (byte == b'-')
 }
 const _: () = {
     let mut index = 0;
