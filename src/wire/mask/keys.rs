@@ -77,8 +77,9 @@ const _: () = {
     let mut index = 0;
     while index < SHAPES.len() {
         let (prefix, mut at) = (SHAPES[index].0.as_bytes(), 0);
+        // A prefix of such bytes alone would be looked at beyond its end, which does not compile.
         while is_plain_digit(prefix[at]) {
-            at += 1; // not compiled where a prefix has no other byte
+            at += 1;
         }
         index += 1;
     }
