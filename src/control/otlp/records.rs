@@ -3,10 +3,10 @@
 //! There is one for each exchange, so it is encoded as it is made: as objects, each of its thirty attributes would be two
 //! strings and a place in a list. A test compares the bytes with what the messages' own crate makes of such objects.
 
-use opentelemetry_proto::tonic::{logs::v1::SeverityNumber, resource::v1::Resource};
+use opentelemetry_proto::tonic::{logs::v1::SeverityNumber, resource::v1::Resource, trace::v1::Span};
 use prost::{
     Message,
-    encoding::{encode_varint, encoded_len_varint},
+    encoding::{encode_varint, encoded_len_varint, message},
 };
 
 use super::words;
@@ -18,7 +18,7 @@ use crate::{
     ledger::record::Outcome,
 };
 
-/// What stands before the records of every request.
+/// What stands before the records, or the spans, of every request: the messages around them have the same numbers.
 pub(super) struct Preamble {
     resource: Vec<u8>,
     scope: Vec<u8>,
@@ -53,6 +53,11 @@ impl Preamble {
         body[begin..self.room()].copy_from_slice(&head);
         begin
     }
+}
+
+/// Adds a span, as the member of the list that it is.
+pub(super) fn put_span(span: &Span, spans: &mut Vec<u8>) {
+    message::encode(2, span, spans);
 }
 
 /// Adds a record, as the member of the list that it is, to `records`.

@@ -292,7 +292,11 @@ fn all_three_signals_arrive_and_the_last_before_the_end() {
         match head.split(' ').nth(1) {
             Some("/base/v1/traces") => {
                 let request = ExportTraceServiceRequest::decode(&*body).expect("spans");
-                spans += request.resource_spans[0].scope_spans[0].spans.len();
+                let resource = request.resource_spans[0].resource.as_ref().expect("a resource");
+                assert_eq!(text(&resource.attributes, "service.name"), "ringway");
+                let scope = &request.resource_spans[0].scope_spans[0];
+                assert_eq!(scope.scope, Some(words::scope()));
+                spans += scope.spans.len();
             }
             Some("/base/v1/logs") => {
                 let request = ExportLogsServiceRequest::decode(&*body).expect("records");
