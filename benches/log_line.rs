@@ -54,7 +54,7 @@ fn log_line(c: &mut Criterion) {
     let (logged, mut roll) = (exchange(), ProviderRoll::default());
     roll.enrol("openai");
     let rules = Rules { email: true, phone: true, card: true, ..Rules::default() };
-    let words = Words { core: 0, roll: &roll, rules: &rules };
+    let words = Words::new(0, &roll, &rules);
     let mut group = c.benchmark_group("log_line");
     group.throughput(Throughput::Elements(1));
     let mut text = Vec::new();

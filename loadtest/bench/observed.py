@@ -6,6 +6,10 @@ an access log of JSON lines in a file, masking, and one exchange in a hundred ke
 too; `otlp` is `on` with metrics, a log record for each exchange and one trace in a hundred sent to a collector that takes
 everything. A round measures each once, in an order that turns; what counts is the ratio to `off` within the round.
 
+What one exchange in a hundred costs more with what was said is less than rounds differ. `--payload-all` tells it: of two
+gateways that keep every exchange, one with what was said, as many come in a second as one in a hundred would be, and are
+waited for until they are kept. A hundredth of the difference is told as a share of a request's CPU in `off`.
+
     cargo build --release --workspace
     loadtest/bench/observed.py --gateway target/release/ringway
 """
@@ -15,9 +19,11 @@ import json
 import sys
 import tempfile
 import threading
+import time
+import urllib.request
 from pathlib import Path
 
-from compare import HERE, closed, fill, free_port, on_core, quartiles, ratios, rounds_of, start
+from compare import HERE, SMALL, closed, fill, free_port, load, model, on_core, quartiles, ratios, rounds_of, start
 
 OFF = """
 [server]
@@ -45,7 +51,7 @@ model = "sim/*"
 input_per_million_usd = 1
 output_per_million_usd = 2
 [logs]
-sample = 0.01
+sample = @SAMPLE@
 payload = "@PAYLOAD@"
 """
 OTLP = ON + """
@@ -53,11 +59,15 @@ OTLP = ON + """
 endpoint = "http://127.0.0.1:@COLLECTOR@"
 sample = 0.01
 """
-VARIANTS = {"off": (OFF, ""), "on": (ON, "never"), "payload": (ON, "always"), "otlp": (OTLP, "never")}
+# Configuration, share of the exchanges that are kept, and whether what was said is.
+VARIANTS = {"off": (OFF, 0, ""), "on": (ON, 0.01, "never"), "payload": (ON, 0.01, "always"), "otlp": (OTLP, 0.01, "never")}
+PAYLOAD_ALL = {"off": (OFF, 0, ""), "kept": (ON, 1, "never"), "said": (ON, 1, "always")}
+KEPT_PER_SEC = 600
 
 
 class Collector(http.server.BaseHTTPRequestHandler):
-    """Takes everything and keeps nothing."""
+    """Takes everything and keeps nothing, over connections that stay, as collectors do."""
+    protocol_version = "HTTP/1.1"
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
@@ -82,9 +92,26 @@ def cpu_by_thread(system):
     return shards, whole
 
 
+def count(system, name):
+    with urllib.request.urlopen(f"http://127.0.0.1:{system.admin}/metrics") as page:
+        return sum(int(line.split()[-1]) for line in page.read().decode().splitlines() if line.startswith(name + "_total"))
+
+
+def kept(args, system):
+    """A second of exchanges, until the last is kept."""
+    before = count(system, "rw_log_kept")
+    report = load(args, system, "--model", model(system, SMALL), "--rate", KEPT_PER_SEC, "--warmup", "0s", "--duration", "1s")
+    end = time.monotonic() + 5
+    while count(system, "rw_log_kept") - before < report["all"]["requests"]:
+        if time.monotonic() > end or count(system, "rw_log_kept_dropped") or count(system, "rw_log_payloads_dropped"):
+            sys.exit(f"{system.name}: not all was kept")
+        time.sleep(0.05)
+    return report
+
+
 def measure(args, system, table):
     before = cpu_by_thread(system)
-    report = closed(args, system, 64, args.secs)
+    report = kept(args, system) if system.sample == 1 else closed(args, system, 64, args.secs)
     after = cpu_by_thread(system)
     requests = report["all"]["requests"]
     if report["requests"]["errors"] or not requests:
@@ -107,6 +134,19 @@ def show(table):
     return result
 
 
+def show_payload(table):
+    result = {}
+    for what in ("shards", "process"):
+        off, kept, said = (table[what, name] for name in PAYLOAD_ALL)
+        more = [with_it - without for with_it, without in zip(said, kept)]
+        low, middle, high = quartiles(more)
+        share_low, share, share_high = quartiles([us / 100 / whole for us, whole in zip(more, off)])
+        print(f"{what:<8} {middle:7.2f} µs an exchange more ({low:.2f}–{high:.2f}); of one in a hundred "
+              f"{share:.2%} of {quartiles(off)[1]:.2f} µs ({share_low:.2%}–{share_high:.2%})")
+        result[what] = {"us_more": middle, "share_at_1_percent": {"median": share, "q1": share_low, "q3": share_high}}
+    return result
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gateway", required=True)
@@ -115,6 +155,7 @@ def main():
     parser.add_argument("--secs", type=float, default=1.0)
     parser.add_argument("--core", type=int, default=0, help="core of the gateways")
     parser.add_argument("--load-core", type=int, default=1, help="core of provider and generator")
+    parser.add_argument("--payload-all", action="store_true", help="what it costs to keep what was said, and nothing else")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
@@ -127,18 +168,20 @@ def main():
         provider = start("provider", on_core(args.load_core, args.load, "provider", "--log", 0, "--listen", f"127.0.0.1:{port}"),
                          port, log)
         try:
-            for name, (text, payload) in VARIANTS.items():
-                listen, config = free_port(), directory / f"{name}.toml"
-                config.write_text(fill(text, PORT=listen, ADMIN=free_port(), UPSTREAM=f"127.0.0.1:{port}", CORE=args.core,
-                                       DIR=directory, NAME=name, PAYLOAD=payload, COLLECTOR=collector.server_port))
+            for name, (text, sample, payload) in (PAYLOAD_ALL if args.payload_all else VARIANTS).items():
+                listen, admin, config = free_port(), free_port(), directory / f"{name}.toml"
+                config.write_text(fill(text, PORT=listen, ADMIN=admin, UPSTREAM=f"127.0.0.1:{port}", CORE=args.core,
+                                       DIR=directory, NAME=name, SAMPLE=sample, PAYLOAD=payload,
+                                       COLLECTOR=collector.server_port))
                 systems.append(start(name, on_core(args.core, args.gateway, "run", "-c", config), listen, log))
+                systems[-1].sample, systems[-1].admin = sample, admin
             for order in rounds_of(args, systems, "observed"):
                 for system in order:
                     measure(args, system, table)
         finally:
             for system in [*systems, provider]:
                 system.stop()
-    result = show(table)
+    result = show_payload(table) if args.payload_all else show(table)
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1))
 

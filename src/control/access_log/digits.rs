@@ -16,21 +16,20 @@ use crate::{
 
 /// Decimal, without leading zeros.
 pub(in crate::control) fn number(number: u64, text: &mut Vec<u8>) {
+    if number < 10 {
+        text.push(low(number) + b'0');
+        return;
+    }
     let (mut digits, mut at, mut rest) = ([0; 20], 20, number);
     while rest >= 100 {
         at -= 2;
         digits[at..at + 2].copy_from_slice(pair(rest % 100));
         rest /= 100;
     }
-    if rest >= 10 || number >= 100 {
-        at -= 2;
-        digits[at..at + 2].copy_from_slice(pair(rest));
-    } else {
-        at -= 1;
-        digits[at] = low(rest) + b'0';
-    }
+    at -= 2;
+    digits[at..at + 2].copy_from_slice(pair(rest));
     // Of three digits and five, the first was written with a zero before it.
-    at += usize::from(digits[at] == b'0' && at < 19);
+    at += usize::from(rest < 10);
     text.extend_from_slice(&digits[at..]);
 }
 
@@ -49,15 +48,14 @@ pub(super) fn usd(NanoUsd(nanos): NanoUsd, text: &mut Vec<u8>) {
     if fraction == 0 {
         return;
     }
-    let (mut digits, mut end) = (*b".000000000", 1);
-    for at in (1..digits.len()).rev() {
-        digits[at] = low(fraction % 10) + b'0';
-        fraction /= 10;
-        if digits[at] != b'0' {
-            end = end.max(at + 1);
-        }
+    let mut digits = *b".000000000";
+    for at in [8, 6, 4, 2] {
+        digits[at..at + 2].copy_from_slice(pair(fraction % 100));
+        fraction /= 100;
     }
-    text.extend_from_slice(&digits[..end]);
+    digits[1] = low(fraction) + b'0';
+    let zeros = digits.iter().rev().take_while(|digit| **digit == b'0').count();
+    text.extend_from_slice(&digits[..digits.len() - zeros]);
 }
 
 /// `2026-11-22T14:27:52.123Z`
@@ -108,20 +106,30 @@ pub(in crate::control) fn address(address: IpAddr, text: &mut Vec<u8>) {
 }
 
 fn dotted(address: Ipv4Addr, text: &mut Vec<u8>) {
-    for (place, byte) in address.octets().into_iter().enumerate() {
-        if place > 0 {
-            text.push(b'.');
+    // Each octet behind a point, of which the first is not shown.
+    let (mut form, mut end) = ([b'.'; 16], 0);
+    for byte in address.octets() {
+        let (hundreds, rest) = (byte / 100, pair(u64::from(byte % 100)));
+        end += 1;
+        if byte >= 100 {
+            form[end] = hundreds + b'0';
+            end += 1;
         }
-        number(byte.into(), text);
+        if byte >= 10 {
+            form[end] = rest[0];
+            end += 1;
+        }
+        form[end] = rest[1];
+        end += 1;
     }
+    text.extend_from_slice(&form[1..end]);
 }
 
 /// Thirty-two hexadecimal digits.
 pub(super) fn trace(trace: TraceId, text: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut digits = [0; 32];
     for (place, byte) in digits.chunks_exact_mut(2).zip(trace.bytes()) {
-        place.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        place.copy_from_slice(&HEX_PAIRS[usize::from(byte)]);
     }
     text.extend_from_slice(&digits);
 }
@@ -137,6 +145,17 @@ const PAIRS: [[u8; 2]; 100] = {
     let (mut pairs, mut index) = ([[b'0'; 2]; 100], 0_u8);
     while index < 100 {
         pairs[index as usize] = [b'0' + index / 10, b'0' + index % 10];
+        index += 1;
+    }
+    pairs
+};
+
+/// 00 to ff.
+const HEX_PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let (mut pairs, mut index) = ([[0; 2]; 256], 0);
+    while index < 256 {
+        pairs[index] = [DIGITS[index >> 4], DIGITS[index & 15]];
         index += 1;
     }
     pairs

@@ -5,6 +5,7 @@
 pub(super) mod digits;
 mod outlet;
 pub(super) mod render;
+mod shown;
 mod sink;
 
 use std::{
@@ -203,7 +204,7 @@ impl Writer {
             written += lines.len();
             let (roll, (rules, payload_bytes_max)) =
                 known.get_or_insert_with(|| (self.task.names.roll(), self.rules()));
-            let words = Words { core, roll, rules };
+            let words = Words::new(core, roll, rules);
             let mut filling = feed.as_ref().map(Feed::open);
             for line in lines.iter_mut() {
                 let payload = line.payload.take();
@@ -225,7 +226,7 @@ impl Writer {
                 }
             }
             match filling {
-                Some(filling) => filling.close(core, lines.drain(..)),
+                Some(filling) => filling.close(core, lines),
                 None => lines.clear(),
             }
         }

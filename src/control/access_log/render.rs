@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, cell::OnceCell, net::IpAddr, sync::LazyLock};
 
-use super::digits;
+use super::{digits, shown::Shown};
 use crate::{
     base::{ids::ProviderRoll, money::NanoUsd},
     config::LogFormat,
@@ -23,9 +23,16 @@ use crate::{
 
 /// What a line is made of besides the exchange.
 pub struct Words<'a> {
-    pub core: usize,
-    pub roll: &'a ProviderRoll,
-    pub rules: &'a Rules,
+    pub(in crate::control) core: usize,
+    pub(in crate::control) roll: &'a ProviderRoll,
+    pub(in crate::control) rules: &'a Rules,
+    shown: Shown,
+}
+
+impl<'a> Words<'a> {
+    pub fn new(core: usize, roll: &'a ProviderRoll, rules: &'a Rules) -> Self {
+        Self { core, roll, rules, shown: Shown::default() }
+    }
 }
 
 /// For identifiers: their digits are nobody's number.
@@ -52,7 +59,7 @@ impl<'a> Told<'a> {
 
     fn names(&self) -> &Names<'a> {
         let Self { logged, words, .. } = *self;
-        let model = |name: &'a ModelName| masked(words.rules, name.as_str());
+        let model = |name: &'a ModelName| words.shown.masked(words.rules, name);
         self.names.get_or_init(|| Names {
             request_id: masked(&KEYS_ALONE, &logged.request_id),
             asked: model(&logged.closed.model_asked),
@@ -89,8 +96,9 @@ pub(in crate::control) struct Name {
     pub(in crate::control) plain: &'static str,
     /// As it stands in an object, behind another member.
     json: &'static str,
-    /// As the first field of a protobuf message.
-    pub(in crate::control) field: &'static [u8],
+    /// As OpenTelemetry's protobuf has it: a member of a log record's list of attributes, up to where its value's length
+    /// stands. The second byte is its own length without the value.
+    pub(in crate::control) attribute: &'static [u8],
 }
 
 macro_rules! name {
@@ -98,23 +106,26 @@ macro_rules! name {
         Name {
             plain: $name,
             json: concat!(",\"", $name, "\":"),
-            field: const { &first_field::<{ $name.len() + 2 }>($name) },
+            attribute: const { &attribute::<{ $name.len() + 5 }>($name) },
         }
     };
 }
 
-/// Number, layout and length take a byte each.
-const fn first_field<const BYTES: usize>(name: &str) -> [u8; BYTES] {
-    let (mut field, mut at) = ([0; BYTES], 0);
-    assert!(name.len() < 0x80 && name.len() + 2 == BYTES);
-    #[expect(clippy::cast_possible_truncation, reason = "less than 128")]
+/// Each field begins with its number and its layout, and here with a length.
+const fn attribute<const BYTES: usize>(name: &str) -> [u8; BYTES] {
+    const LENGTH: u8 = 2;
+    let (mut attribute, mut at) = ([0; BYTES], 0);
+    assert!(name.len() + 5 == BYTES && name.len() < 0x40);
+    #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
     let length = name.len() as u8;
-    (field[0], field[1]) = (1 << 3 | 2, length);
+    (attribute[0], attribute[1]) = (6 << 3 | LENGTH, length + 3);
+    (attribute[2], attribute[3]) = (1 << 3 | LENGTH, length);
     while at < name.len() {
-        field[at + 2] = name.as_bytes()[at];
+        attribute[at + 4] = name.as_bytes()[at];
         at += 1;
     }
-    field
+    attribute[BYTES - 1] = 2 << 3 | LENGTH;
+    attribute
 }
 
 /// Who is told the members.
@@ -478,7 +489,7 @@ mod tests {
         let mut text = Vec::new();
         let rules = Rules { email: true, ..Rules::default() };
         let roll = roll();
-        let words = Words { core: 3, roll: &roll, rules: &rules };
+        let words = Words::new(3, &roll, &rules);
         line(format, &Told::of(logged, &words), &mut text);
         String::from_utf8(text).expect("text")
     }

@@ -61,8 +61,13 @@ fn between(rules: &Rules, run: &[u8], is_decided: bool, out: &mut String) {
     } else {
         masked(rules, run, is_decided)
     };
+    let shown = text(shown);
+    if shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        out.push_str(&shown);
+        return;
+    }
     let is_space = |c: char| matches!(c, '\n' | '\r' | '\t');
-    out.extend(text(shown).chars().map(|c| if is_unfit(c) && !is_space(c) { '\u{fffd}' } else { c }));
+    out.extend(shown.chars().map(|c| if is_unfit(c) && !is_space(c) { '\u{fffd}' } else { c }));
 }
 
 /// A string's opening quote and its inside.
@@ -81,7 +86,12 @@ fn string(rules: &Rules, inside: &[u8], is_decided: bool, depth: u32, out: &mut 
         }
     };
     out.push('"');
-    for c in text(shown).chars() {
+    let shown = text(shown);
+    if is_plain(&shown) {
+        out.push_str(&shown);
+        return;
+    }
+    for c in shown.chars() {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
@@ -99,6 +109,12 @@ fn string(rules: &Rules, inside: &[u8], is_decided: bool, depth: u32, out: &mut 
             c => out.push(c),
         }
     }
+}
+
+/// Whether nothing in a text has to be escaped. Looked at to the end, and not to the first that does: many bytes at a time.
+fn is_plain(text: &str) -> bool {
+    let is_one = |byte: u8| (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\');
+    text.bytes().fold(true, |plain, byte| plain & is_one(byte))
 }
 
 /// Whether a text is a JSON object or list, all of it.

@@ -122,19 +122,21 @@ impl Filling<'_> {
         }
     }
 
-    /// Leaves those exchanges of one core of which spans are made, or drops and counts them.
-    pub(in crate::control) fn close(self, core: usize, exchanges: impl Iterator<Item = Logged>) {
+    /// Takes those exchanges of one core of which spans are made, or drops and counts them; of the others nothing is left.
+    pub(in crate::control) fn close(self, core: usize, exchanges: &mut Vec<Logged>) {
         let Self { feed, mut waiting, lost_records } = self;
         let mut lost_spans = 0;
-        for logged in exchanges {
-            match feed.spans_of(&logged) {
+        // From behind, because what is taken gives its place to the last. The others are not moved: they are large, and many.
+        for place in (0..exchanges.len()).rev() {
+            match feed.spans_of(&exchanges[place]) {
                 0 => {}
                 _ if waiting.sampled.len() < OTLP_WAITING_MAX => {
-                    waiting.sampled.push_back(Line { core, logged });
+                    waiting.sampled.push_back(Line { core, logged: exchanges.swap_remove(place) });
                 }
                 spans => lost_spans += spans,
             }
         }
+        exchanges.clear();
         let is_batch = waiting.has_batch();
         drop(waiting);
         feed.tallies[Signal::Traces as usize].count_dropped(lost_spans);
@@ -148,8 +150,15 @@ impl Filling<'_> {
 
 impl Waiting {
     fn has_batch(&self) -> bool {
+        self.has_exchanges() || self.has_records()
+    }
+
+    fn has_exchanges(&self) -> bool {
         self.sampled.len() >= OTLP_BATCH_MAX
-            || self.records.front().is_some_and(|first| first.count >= OTLP_BATCH_MAX)
+    }
+
+    fn has_records(&self) -> bool {
+        self.records.front().is_some_and(|first| first.count >= OTLP_BATCH_MAX)
     }
 }
 
@@ -172,12 +181,13 @@ impl Trough {
         }
     }
 
-    /// The oldest that waits, as much as is sent together.
-    pub(super) fn take(&self) -> Batch {
+    /// The oldest that waits, as much as is sent together: of each kind what is a whole request's worth, or whatever there is.
+    pub(super) fn take(&self, is_due: bool) -> Batch {
         let mut waiting = lock(&self.waiting);
         let count = OTLP_BATCH_MAX.min(waiting.sampled.len());
+        let count = if is_due || waiting.has_exchanges() { count } else { 0 };
         let sampled = waiting.sampled.drain(..count).collect();
-        let records = waiting.records.pop_front();
+        let records = if is_due || waiting.has_records() { waiting.records.pop_front() } else { None };
         waiting.record_count -= records.as_ref().map_or(0, |records| records.count);
         Batch { sampled, records }
     }
@@ -197,7 +207,17 @@ impl Batch {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{base::ids::ProviderRoll, control::access_log::Words, wire::mask::Rules};
+    use crate::{
+        base::{ids::ProviderRoll, now::Now},
+        bridge::logpipe::tests::numbered,
+        control::access_log::Words,
+        ledger::{
+            record::{Outcome, Record},
+            sheet::Sheet,
+            trail::Trail,
+        },
+        wire::{mask::Rules, trace_context::Share},
+    };
 
     /// Counts what it is left.
     pub(crate) struct Fed(Trough);
@@ -205,11 +225,38 @@ pub(crate) mod tests {
     impl Fed {
         pub(crate) fn take(&self) -> u64 {
             let mut taken = 0;
-            while let Batch { records: Some(Records { count, .. }), .. } = self.0.take() {
+            while let Batch { records: Some(Records { count, .. }), .. } = self.0.take(true) {
                 taken += count as u64;
             }
             taken
         }
+    }
+
+    #[test]
+    fn what_is_less_than_a_whole_request_waits_for_its_time() {
+        let signals = Signals { metrics: false, traces: true, logs: true };
+        let (feed, trough) = pair(signals, 0, Arc::default());
+        let took = |is_due| {
+            let Batch { sampled, records } = trough.take(is_due);
+            (sampled.len(), records.map_or(0, |records| records.count))
+        };
+        let sampled = |count| std::iter::repeat_with(sampled).take(count);
+        let plain = |count| std::iter::repeat_with(|| numbered(0)).take(count);
+        feed.offer(0, sampled(3).chain(plain(OTLP_BATCH_MAX)));
+        assert_eq!(took(false), (0, OTLP_BATCH_MAX));
+        assert_eq!(took(false), (0, 0));
+        feed.offer(0, sampled(OTLP_BATCH_MAX - 4));
+        assert!(!trough.has_batch());
+        feed.offer(0, sampled(2));
+        assert_eq!(took(false), (OTLP_BATCH_MAX, OTLP_BATCH_MAX));
+        assert_eq!(took(true), (1, 1));
+        assert!(trough.take(true).is_empty());
+    }
+
+    fn sampled() -> Logged {
+        let mut record = Record::new("chat", Now(0));
+        record.trail = Some(Box::new(Trail::join(None, false, Share::ALL, || 7)));
+        Logged { closed: record.close(Now(1), Outcome::Completed, &mut Sheet::default()), ..numbered(0) }
     }
 
     impl Feed {
@@ -222,11 +269,12 @@ pub(crate) mod tests {
 
         /// Leaves exchanges of one core.
         pub(in super::super) fn offer(&self, core: usize, exchanges: impl Iterator<Item = Logged>) {
-            let exchanges: Vec<_> = exchanges.collect();
-            let words = Words { core, roll: &ProviderRoll::default(), rules: &Rules::default() };
+            let mut exchanges: Vec<_> = exchanges.collect();
+            let (roll, rules) = (ProviderRoll::default(), Rules::default());
+            let words = Words::new(core, &roll, &rules);
             let mut filling = self.open();
             exchanges.iter().for_each(|logged| filling.record(&Told::of(logged, &words)));
-            filling.close(core, exchanges.into_iter());
+            filling.close(core, &mut exchanges);
         }
     }
 }

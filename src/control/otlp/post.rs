@@ -1,21 +1,26 @@
 //! One request to the collector: OTLP over HTTP, protobuf. No redirect, no proxy, bounded in time and bytes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use prost::Message;
 use rustls::ClientConfig;
 use ureq::{
-    Agent, http,
+    Agent, Error,
+    config::Config,
+    http,
     unversioned::{
-        resolver::DefaultResolver,
-        transport::{Connector, TcpConnector},
+        resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
+        transport::{Connector, NextTimeout, TcpConnector},
     },
 };
 
 use crate::{
     base::limits::{OTLP_ANSWER_BYTES_MAX, OTLP_BACKOFF_MAX},
     config::Otlp,
-    control::fetch::Secured,
+    control::{fetch::Secured, lock},
 };
 
 /// One of the three kinds of telemetry.
@@ -54,6 +59,7 @@ pub(super) enum NotTaken {
 /// Where requests go.
 pub(super) struct Collector {
     agent: Agent,
+    found: Found,
     settings: Arc<Otlp>,
 }
 
@@ -67,7 +73,13 @@ impl Collector {
             .user_agent(concat!("ringway/", env!("CARGO_PKG_VERSION")))
             .build();
         let connector = TcpConnector::default().chain(Secured(tls));
-        Self { agent: Agent::with_parts(config, connector, DefaultResolver::default()), settings }
+        let found = Found::default();
+        Self { agent: Agent::with_parts(config, connector, found.clone()), found, settings }
+    }
+
+    /// Has the collector's name looked up before the next request.
+    pub(super) fn look_up_again(&self) {
+        *lock(&self.found.0) = None;
     }
 
     /// Sends what was encoded. How many of its things the collector rejected.
@@ -80,7 +92,10 @@ impl Collector {
             request = request.header(&**name, value);
         }
         let later = |why| NotTaken::Later { after: None, why };
-        let mut response = request.send(body).map_err(|error| later(error.to_string()))?;
+        let mut response = request.send(body).map_err(|error| {
+            self.look_up_again();
+            later(error.to_string())
+        })?;
         let status = response.status().as_u16();
         let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let after = after.and_then(|secs| secs.parse().ok()).map(Duration::from_secs);
@@ -94,6 +109,41 @@ impl Collector {
             }
             _ => Err(NotTaken::Never { why: format!("status {status}") }),
         }
+    }
+}
+
+/// Where the collector was found. ureq looks a name up for each request, on a thread that it begins for that, whether it
+/// connects anew or not.
+#[derive(Clone, Debug, Default)]
+struct Found(Arc<Mutex<Option<ResolvedSocketAddrs>>>);
+
+impl Resolver for Found {
+    fn resolve(
+        &self,
+        uri: &http::Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        if let Some(known) = &*lock(&self.0) {
+            return Ok(known.clone());
+        }
+        // There is but one collector, and nobody is redirected.
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        Ok(lock(&self.0).insert(found).clone())
+    }
+}
+
+#[cfg(test)]
+impl Collector {
+    pub(super) fn found(&self) -> Option<std::net::SocketAddr> {
+        lock(&self.found.0).as_ref().map(|found| found[0])
+    }
+
+    /// Has it be found there.
+    pub(super) fn find(&self, address: std::net::SocketAddr) {
+        let mut found = self.found.empty();
+        found.push(address);
+        *lock(&self.found.0) = Some(found);
     }
 }
 

@@ -3,10 +3,10 @@
 //! There is one for each exchange, so it is encoded as it is made: as objects, each of its thirty attributes would be two
 //! strings and a place in a list. A test compares the bytes with what the messages' own crate makes of such objects.
 
-use opentelemetry_proto::tonic::{logs::v1::SeverityNumber, resource::v1::Resource};
+use opentelemetry_proto::tonic::{logs::v1::SeverityNumber, resource::v1::Resource, trace::v1::Span};
 use prost::{
     Message,
-    encoding::{encode_varint, encoded_len_varint},
+    encoding::{encode_varint, encoded_len_varint, message},
 };
 
 use super::words;
@@ -18,7 +18,7 @@ use crate::{
     ledger::record::Outcome,
 };
 
-/// What stands before the records of every request.
+/// What stands before the records, or the spans, of every request: the messages around them have the same numbers.
 pub(super) struct Preamble {
     resource: Vec<u8>,
     scope: Vec<u8>,
@@ -53,6 +53,11 @@ impl Preamble {
         body[begin..self.room()].copy_from_slice(&head);
         begin
     }
+}
+
+/// Adds a span, as the member of the list that it is.
+pub(super) fn put_span(span: &Span, spans: &mut Vec<u8>) {
+    message::encode(2, span, spans);
 }
 
 /// Adds a record, as the member of the list that it is, to `records`.
@@ -182,63 +187,91 @@ impl Listener for Attributes<'_> {
             Value::Absent | Value::Time { .. } | Value::Trace(_) => {}
             Value::Text(value) | Value::Word(value) => text_attribute(to, name, value.as_bytes()),
             Value::Address(address) => {
-                // Its length is known when it is there; no address needs more than a byte for that.
-                attribute(to, name, 2);
+                // Its length is known when it is there.
                 let start = to.len();
-                to.extend_from_slice(&[key(1, LENGTH), 0]);
+                to.extend_from_slice(name.attribute);
+                let value = to.len();
+                to.extend_from_slice(&[0, key(1, LENGTH), 0]);
                 digits::address(address, to);
-                lengthen(to, name, start);
+                let bytes = u8::try_from(to.len() - value - 3).unwrap_or(0);
+                debug_assert!(usize::from(bytes) < ROOM, "no address is so long");
+                (to[start + 1], to[value], to[value + 2]) = (to[start + 1] + 3 + bytes, bytes + 2, bytes);
             }
             Value::Number(number) => {
-                let number = number.min(i64::MAX as u64);
-                attribute(to, name, 1 + encoded_len_varint(number));
-                to.push(key(3, VARINT));
-                encode_varint(number, to);
+                let mut form = [key(3, VARINT); 2 + VARINT_BYTES_MAX];
+                let bytes = varint(number.min(i64::MAX as u64), &mut form[2..]);
+                form[0] = 1 + bytes;
+                form_attribute(to, name, form);
             }
-            Value::Flag(flag) => {
-                attribute(to, name, 2);
-                to.extend_from_slice(&[key(2, VARINT), flag.into()]);
-            }
+            Value::Flag(flag) => form_attribute(to, name, [2, key(2, VARINT), flag.into()]),
             Value::Millis { us } => fraction(to, name, us as f64 / 1e3),
             Value::Usd(cost) => fraction(to, name, cost.0 as f64 / 1e9),
         }
     }
 }
 
-/// Begins an attribute (`KeyValue`), up to what its `AnyValue` holds, which takes so many bytes.
+/// So many bytes may an attribute's value have at least without one of its lengths taking more than a byte.
+const ROOM: usize = 0x80 - 0x40 - 7;
+
+/// An attribute (`KeyValue`) whose value (`AnyValue`) begins with its length, and may be shorter than its form.
 #[inline(always)]
-fn attribute(to: &mut Vec<u8>, name: Name, value_bytes: usize) {
-    field(to, 6, name.field.len() + length(value_bytes));
-    to.extend_from_slice(name.field);
-    field(to, 2, value_bytes);
+fn form_attribute<const FORM: usize>(to: &mut Vec<u8>, name: Name, form: [u8; FORM]) {
+    const { assert!(FORM < ROOM) };
+    let start = to.len();
+    to.extend_from_slice(name.attribute);
+    // Of a size that is known, so that nothing is called for it.
+    to.extend_from_slice(&form);
+    to.truncate(start + name.attribute.len() + 1 + usize::from(form[0]));
+    to[start + 1] += 1 + form[0];
+}
+
+#[inline(always)]
+fn fraction(to: &mut Vec<u8>, name: Name, value: f64) {
+    let mut form = [9, key(4, EIGHT_BYTES), 0, 0, 0, 0, 0, 0, 0, 0];
+    form[2..].copy_from_slice(&value.to_le_bytes());
+    form_attribute(to, name, form);
 }
 
 /// What is empty is left out.
 #[inline(always)]
 fn text_attribute(to: &mut Vec<u8>, name: Name, value: &[u8]) {
-    if !value.is_empty() {
-        attribute(to, name, length(value.len()));
-        field(to, 1, value.len());
+    if let (1..ROOM, Ok(bytes)) = (value.len(), u8::try_from(value.len())) {
+        let start = to.len();
+        to.extend_from_slice(name.attribute);
+        to.extend_from_slice(&[bytes + 2, key(1, LENGTH), bytes]);
         to.extend_from_slice(value);
+        to[start + 1] += 3 + bytes;
+    } else if !value.is_empty() {
+        long_attribute(to, name, value);
     }
 }
 
-/// Sets the lengths of an attribute that was begun for an empty text, which stands from `start` on, to what they have become.
-fn lengthen(to: &mut [u8], name: Name, start: usize) {
-    let bytes = to.len() - start - 2;
-    debug_assert!(name.field.len() + 4 + bytes < 0x80, "all lengths take a byte");
-    let bytes = u8::try_from(bytes).unwrap_or(0);
-    to[start + 1] = bytes;
-    to[start - 1] += bytes;
-    to[start - name.field.len() - 3] += bytes;
+#[cold]
+fn long_attribute(to: &mut Vec<u8>, name: Name, value: &[u8]) {
+    let [_, _, named @ .., last] = name.attribute else { return };
+    let value_bytes = length(value.len());
+    field(to, 6, named.len() + length(value_bytes));
+    to.extend_from_slice(named);
+    to.push(*last);
+    encode_varint(value_bytes as u64, to);
+    field(to, 1, value.len());
+    to.extend_from_slice(value);
 }
 
+/// Puts a number to the beginning of a form that has room for all of them. How many bytes it takes.
 #[inline(always)]
-fn fraction(to: &mut Vec<u8>, name: Name, value: f64) {
-    attribute(to, name, 9);
-    let mut bytes = [key(4, EIGHT_BYTES); 9];
-    bytes[1..].copy_from_slice(&value.to_le_bytes());
-    to.extend_from_slice(&bytes);
+fn varint(mut number: u64, form: &mut [u8]) -> u8 {
+    let mut bytes = 0;
+    for byte in form {
+        bytes += 1;
+        *byte = number.to_le_bytes()[0] | 0x80;
+        number >>= 7;
+        if number == 0 {
+            *byte &= 0x7f;
+            break;
+        }
+    }
+    bytes
 }
 
 /// What an operator should look at is an error, what a client should is a warning.
@@ -334,7 +367,7 @@ pub(super) mod tests {
         let mut roll = ProviderRoll::default();
         roll.enrol("openai");
         let rules = Rules { email: true, ..Rules::default() };
-        let words = Words { core: 3, roll: &roll, rules: &rules };
+        let words = Words::new(3, &roll, &rules);
         let body = body(exchanges, &words, resource);
         let log_records = exchanges.iter().map(|logged| twin(logged, &words)).collect();
         let scope_logs = vec![ScopeLogs { scope: Some(words::scope()), log_records, ..ScopeLogs::default() }];
@@ -373,7 +406,7 @@ pub(super) mod tests {
         check(&[], &Resource::default());
         check(&[numbered(1)], &Resource::default());
         // Lengths of one, two and three bytes; numbers up to the largest, and beyond what the messages have room for.
-        for route in [1, 100, 127, 128, 140, 16_383, 16_384, 70_000] {
+        for route in [1, ROOM - 1, ROOM, 100, 127, 128, 140, 16_383, 16_384, 70_000] {
             check(&[whole("gpt-4o", route, 127), numbered(1), whole("", 1, 128)], &resource);
         }
         check(&[whole("openai/sk-proj-0123456789", 1, u64::MAX), whole("é", 9, i64::MAX as u64)], &resource);

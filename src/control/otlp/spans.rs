@@ -4,13 +4,11 @@
 use std::borrow::Cow;
 
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
     common::v1::KeyValue,
-    resource::v1::Resource,
-    trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode},
+    trace::v1::{Span, Status, span::SpanKind, status::StatusCode},
 };
 
-use super::words::{self, Attributes};
+use super::words::Attributes;
 use crate::{
     base::now::Now,
     config::{Provider, Snapshot},
@@ -27,13 +25,6 @@ use crate::{
         trace_context::SpanId,
     },
 };
-
-/// A request with these spans.
-pub(super) fn request(resource: Resource, spans: Vec<Span>) -> ExportTraceServiceRequest {
-    let scope_spans = vec![ScopeSpans { scope: Some(words::scope()), spans, ..ScopeSpans::default() }];
-    let resource_spans = ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() };
-    ExportTraceServiceRequest { resource_spans: vec![resource_spans] }
-}
 
 /// Adds the spans of an exchange that is sampled; of another, nothing.
 pub(super) fn add(logged: &Logged, words: &Words<'_>, snapshot: Option<&Snapshot>, spans: &mut Vec<Span>) {

@@ -85,7 +85,7 @@ fn spans_of(logged: &Logged) -> Vec<Span> {
     roll.enrol("b");
     let rules = Rules { email: true, ..Rules::default() };
     let mut spans = Vec::new();
-    spans::add(logged, &Words { core: 2, roll: &roll, rules: &rules }, None, &mut spans);
+    spans::add(logged, &Words::new(2, &roll, &rules), None, &mut spans);
     spans
 }
 
@@ -142,7 +142,8 @@ fn how_it_ended_is_told_by_status_and_severity() {
         let span = &spans_of(&logged)[0];
         assert_eq!(text(&span.attributes, "error.type"), error);
         assert_eq!(span.status.is_some(), is_error);
-        let words = Words { core: 0, roll: &ProviderRoll::default(), rules: &Rules::default() };
+        let (roll, rules) = (ProviderRoll::default(), Rules::default());
+        let words = Words::new(0, &roll, &rules);
         let record = records::tests::decoded(&logged, &words);
         assert_eq!(record.severity_text, severity);
         assert_eq!((record.span_id, record.trace_id), (span.span_id.clone(), span.trace_id.clone()));
@@ -248,15 +249,19 @@ fn collector(mut answers: Vec<&'static str>) -> (String, Receiver<(String, Vec<u
     (endpoint, gets)
 }
 
-fn start(endpoint: &str, more: &str) -> (OtlpThread, Arc<Tallies>) {
+fn settings(endpoint: &str, more: &str) -> Arc<Otlp> {
     let text = format!(
         "[[provider]]\nname = \"p\"\nauth = \"none\"\nbase_url = \"http://127.0.0.1:1\"\n\
          [otlp]\nendpoint = \"{endpoint}\"\ninterval_secs = 0.1\n{more}\n"
     );
-    let settings = compile(&text, "a test", &Fake::default()).expect("it is in order").snapshot.otlp;
+    let compiled = compile(&text, "a test", &Fake::default()).expect("it is in order");
+    compiled.snapshot.otlp.expect("a table")
+}
+
+fn start(endpoint: &str, more: &str) -> (OtlpThread, Arc<Tallies>) {
     let tallies = Arc::<Tallies>::default();
     let task = Task {
-        settings: settings.expect("a table"),
+        settings: settings(endpoint, more),
         tls: None,
         page: Box::new(|| "# HELP a A.\n# TYPE a gauge\na 1\n".to_owned()),
         names: Arc::default(),
@@ -287,7 +292,11 @@ fn all_three_signals_arrive_and_the_last_before_the_end() {
         match head.split(' ').nth(1) {
             Some("/base/v1/traces") => {
                 let request = ExportTraceServiceRequest::decode(&*body).expect("spans");
-                spans += request.resource_spans[0].scope_spans[0].spans.len();
+                let resource = request.resource_spans[0].resource.as_ref().expect("a resource");
+                assert_eq!(text(&resource.attributes, "service.name"), "ringway");
+                let scope = &request.resource_spans[0].scope_spans[0];
+                assert_eq!(scope.scope, Some(words::scope()));
+                spans += scope.spans.len();
             }
             Some("/base/v1/logs") => {
                 let request = ExportLogsServiceRequest::decode(&*body).expect("records");
@@ -320,6 +329,23 @@ fn what_may_be_taken_later_is_tried_again_and_what_never_will_is_counted() {
     drop(feed);
     assert!(thread.stop(PATIENCE));
     assert_eq!(counts(&tallies), [(0, 0), (3, 3), (0, 0)]);
+}
+
+#[test]
+fn where_the_collector_was_found_is_remembered_until_it_is_not_there_any_more() {
+    let (endpoint, _gets) = collector(Vec::new());
+    let collector = Collector::new(settings(&endpoint, ""), None);
+    assert_eq!(collector.post(Signal::Logs, b""), Ok(0));
+    let found = collector.found().expect("it was looked up");
+    assert!(endpoint.ends_with(&found.to_string()));
+    drop(collector);
+    // Somewhere else now, as far as is known; and nobody is there.
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|it| it.local_addr()).expect("a port");
+    let moved = Collector::new(settings(&endpoint, ""), None);
+    moved.find(nobody);
+    assert!(matches!(moved.post(Signal::Logs, b""), Err(NotTaken::Later { .. })));
+    assert_eq!(moved.found(), None);
+    assert_eq!(moved.post(Signal::Logs, b""), Ok(0));
 }
 
 #[test]

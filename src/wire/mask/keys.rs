@@ -65,6 +65,27 @@ const SPACES_MAX: usize = 4;
 const TOKEN_BYTES_MIN: usize = 8;
 const _: () = assert!("bearer".len() + SPACES_MAX + TOKEN_BYTES_MIN <= SHORTEST_KEY_BYTES_MAX);
 
+/// Whether a text has nothing but digits as of a UUID, which most requests are called by: no key begins in such a one.
+pub(super) fn is_of_no_key(text: &[u8]) -> bool {
+    text.iter().fold(true, |is_plain, byte| is_plain & is_plain_digit(*byte))
+}
+
+const fn is_plain_digit(byte: u8) -> bool {
+    byte.is_ascii_digit() | matches!(byte, b'a'..=b'f') | (byte == b'-')
+}
+const _: () = {
+    let mut index = 0;
+    while index < SHAPES.len() {
+        let (prefix, mut at) = (SHAPES[index].0.as_bytes(), 0);
+        // A prefix of such bytes alone would be looked at beyond its end, which does not compile.
+        while is_plain_digit(prefix[at]) {
+            at += 1;
+        }
+        index += 1;
+    }
+    assert!(!is_plain_digit(b'r'), "of bearer");
+};
+
 /// A key or token that begins here. `rest` begins a word.
 pub(super) fn find(rest: &[u8]) -> Option<Find> {
     // Nearly every place is none: told by its first byte.

@@ -97,8 +97,10 @@ impl<'r> Masker<'r> {
     fn decide(&mut self, needed: usize, out: &mut Vec<u8>) {
         let Self { rules, text, at, tail, escapes } = self;
         let mut patterns = rules.patterns.search();
-        // Keys and numbers begin where a word does. Addresses, and what an operator looks for, may begin anywhere.
-        let in_words = !*escapes && !rules.email && rules.patterns.is_empty();
+        // Keys and numbers begin where a word does. What an operator looks for may begin anywhere, and so may addresses, but
+        // not far from their sign.
+        let in_words = !*escapes && rules.patterns.is_empty();
+        let mut sign = 0;
         while text.len() - *at >= needed {
             if let Some(belongs) = *tail {
                 if text.get(*at).is_some_and(|byte| belongs(*byte)) {
@@ -107,8 +109,15 @@ impl<'r> Masker<'r> {
                 }
                 *tail = None;
             }
-            if in_words && text[..*at].last().is_some_and(|byte| is_word(*byte)) {
-                let undecided = &text[*at..text.len() + 1 - needed];
+            if rules.email && sign <= *at {
+                let ahead = &text[*at + 1..];
+                sign =
+                    *at + 1 + memchr::memchr(b'@', ahead).unwrap_or(ahead.len() + personal::LOCAL_BYTES_MAX);
+            }
+            let end = text.len() + 1 - needed;
+            let end = if rules.email { end.min(sign.saturating_sub(personal::LOCAL_BYTES_MAX)) } else { end };
+            if in_words && *at < end && text[..*at].last().is_some_and(|byte| is_word(*byte)) {
+                let undecided = &text[*at..end];
                 let run = undecided
                     .iter()
                     .position(|byte| !is_word(*byte))
@@ -154,6 +163,9 @@ pub fn masked<'t>(rules: &Rules, text: &'t str) -> Cow<'t, str> {
 impl Rules {
     /// Whether there is nothing in a text to mask. It looks where something may begin and nowhere else; in doubt it says no.
     fn keeps(&self, text: &[u8]) -> bool {
+        if self.are_keys_alone() && keys::is_of_no_key(text) {
+            return true;
+        }
         let is_told_by_words = text.len() < WINDOW
             && memchr::memchr(b'\\', text).is_none()
             && !(self.email && memchr::memchr(b'@', text).is_some())
@@ -164,6 +176,11 @@ impl Rules {
                 let begins = !std::mem::replace(&mut was_word, is_word(*byte));
                 !begins || self.find(text, at, false).is_none()
             })
+    }
+
+    fn are_keys_alone(&self) -> bool {
+        let Self { email, phone, card, national_id, ip, patterns } = self;
+        !(*email | *phone | *card | *national_id | *ip) && patterns.is_empty()
     }
 
     /// What is to be masked at this place, if anything begins there.
@@ -260,9 +277,9 @@ pub fn fuzz_mask(data: &[u8]) {
     /// With a pattern that matches nothing there is no quick way over words.
     static SLOW: LazyLock<Rules> = LazyLock::new(|| {
         let patterns = Patterns::new(&[r"\b\B"]).expect("it is good");
-        Rules { patterns, card: true, ip: true, ..Rules::default() }
+        Rules { patterns, email: true, card: true, ip: true, ..Rules::default() }
     });
-    let keys = Rules { card: true, ip: true, ..Rules::default() };
+    let keys = Rules { email: true, card: true, ip: true, ..Rules::default() };
     let plain = |rules: &Rules| in_pieces(Masker::plain(rules), data, data.len().max(1));
     assert_eq!(plain(&keys), plain(&SLOW));
     let whole = mask(&ALL, data);

@@ -83,6 +83,23 @@ fn email_addresses() {
 }
 
 #[test]
+fn the_quick_way_over_words_meets_every_address() {
+    let rules = Rules { email: true, ..Rules::default() };
+    let patterns = Patterns::new(&[r"\b\B"]).expect("it is good");
+    let slow = Rules { email: true, patterns, ..Rules::default() };
+    let plain = |rules: &Rules, text: &str| in_pieces(Masker::plain(rules), text.as_bytes(), text.len());
+    for local in [1, 2, 63, 64, 65, 66, 130] {
+        for before in ["", "x ", "one@two ", "@", "é+", "word word-word "] {
+            let text =
+                before.to_owned() + &"a".repeat(local) + "@b.cd, and " + &"e".repeat(local) + "@@f.gh end";
+            let masked = plain(&rules, &text);
+            assert_eq!(masked, plain(&slow, &text), "{text}");
+            assert!(String::from_utf8_lossy(&masked).contains("[email], and "));
+        }
+    }
+}
+
+#[test]
 fn card_numbers() {
     check_each(
         "[card]",
