@@ -3,9 +3,7 @@
 
 The compiler counts what an instrumented gateway does under small requests and streams, on io_uring and on epoll,
 plain and with callers, limits, a route, an access log and TLS on both sides; then it builds again with the counts.
-What the training never runs is kept out of the way of what it does. Where llvm-bolt is installed (Debian: bolt-19), the
-binary is trained a second time, and its functions and blocks laid in the order in which they run. About three times
-the time of a release build.
+What the training never runs is kept out of the way of what it does. About twice the time of a release build.
 
     tuning/train.py            # target/trained/ringway
 """
@@ -79,13 +77,6 @@ def profdata():
     if not find():
         run("rustup", "component", "add", "llvm-tools")
     return find() or sys.exit("rustc's llvm-profdata is missing: rustup component add llvm-tools")
-
-
-def bolt():
-    """The newest llvm-bolt there is, or None."""
-    debian = sorted(Path("/usr/lib").glob("llvm-*/bin/llvm-bolt"), key=lambda path: int(path.parts[3].split("-")[1]))
-    on_path = shutil.which("llvm-bolt")
-    return Path(on_path) if on_path else debian[-1] if debian else None
 
 
 def build(host, flags):
@@ -184,43 +175,19 @@ def train(gateway, generator, directory):
                         over_tls(tls_port, cert, token)
 
 
-def lay_out(tool, gateway, generator, directory):
-    """Trains `gateway`, which was linked with its relocations, once more, and puts what runs together side by side."""
-    directory = directory / "layout"
-    directory.mkdir()
-    counting, counts, laid_out = directory / "counting", directory / "branches", directory / "laid-out"
-    run(tool, gateway, "-instrument", f"-instrumentation-file={counts}", "-instrumentation-file-append-pid",
-        "-o", counting, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    train(counting, generator, directory)
-    merged = directory / "merged"
-    with merged.open("wb") as out:
-        run(tool.with_name("merge-fdata"), *directory.glob("branches.*"), stdout=out, stderr=subprocess.DEVNULL)
-    run(tool, gateway, f"-data={merged}", "-reorder-blocks=ext-tsp", "-reorder-functions=cdsort", "-split-functions",
-        "-split-all-cold", "-split-eh", "-icf=1", "-plt=hot", "-o", laid_out, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL)
-    return laid_out
-
-
 def main():
-    merge, layouter = profdata(), bolt()
+    merge = profdata()
     host = next(line.split()[1] for line in subprocess.check_output(["rustc", "-vV"], text=True).splitlines()
                 if line.startswith("host:"))
     run("cargo", "build", "--locked", "--release", "-j2", "-p", "ringway-load")
-    generator = ROOT / "target" / "release" / "ringway-load"
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         # Where the counts go is said anew when it runs: a path that stays lets cargo keep what it has built.
         counting = build(host, f"-Cprofile-generate={TARGET / 'counts'}")
-        train(counting, generator, directory)
+        train(counting, ROOT / "target" / "release" / "ringway-load", directory)
         run(merge, "merge", "-o", TARGET / "ringway.profdata", *directory.glob("*.profraw"))
-        # llvm-bolt moves code by its relocations; line tables would not follow.
-        relocations = " -Cstrip=debuginfo -Clink-arg=-Wl,--emit-relocs" if layouter else ""
-        trained = build(host, f"-Cprofile-use={TARGET / 'ringway.profdata'}{relocations}")
-        if layouter:
-            trained = lay_out(layouter, trained, generator, directory)
-        else:
-            print("llvm-bolt is not installed: the layout is the compiler's alone")
-        shutil.copy2(trained, TARGET / "ringway")
+    trained = build(host, f"-Cprofile-use={TARGET / 'ringway.profdata'}")
+    shutil.copy2(trained, TARGET / "ringway")
     print(f"trained: {TARGET / 'ringway'}")
 
 
