@@ -4,7 +4,8 @@
 `off` counts for /metrics and keeps nothing (that cannot be switched off); `on` has a state directory with the book, prices,
 an access log of JSON lines in a file, masking, and one exchange in a hundred kept; `payload` keeps what was said in those,
 too; `otlp` is `on` with metrics, a log record for each exchange and one trace in a hundred sent to a collector that takes
-everything. A round measures each once, in an order that turns; what counts is the ratio to `off` within the round.
+everything. The shard has a core; the gateway's other threads run beside it, where provider and generator do. A round measures
+each once, in an order that turns; what counts is the ratio to `off` within the round. What was lost is told at the end.
 
 What one exchange in a hundred costs more with what was said is less than rounds differ. `--payload-all` tells it: of two
 gateways that keep every exchange, one with what was said, as many come in a second as one in a hundred would be, and are
@@ -63,6 +64,7 @@ sample = 0.01
 VARIANTS = {"off": (OFF, 0, ""), "on": (ON, 0.01, "never"), "payload": (ON, 0.01, "always"), "otlp": (OTLP, 0.01, "never")}
 PAYLOAD_ALL = {"off": (OFF, 0, ""), "kept": (ON, 1, "never"), "said": (ON, 1, "always")}
 KEPT_PER_SEC = 600
+LOSSES = ("rw_log_lines_dropped", "rw_log_kept_dropped", "rw_log_payloads_dropped", "rw_otlp_dropped")
 
 
 class Collector(http.server.BaseHTTPRequestHandler):
@@ -95,6 +97,13 @@ def cpu_by_thread(system):
 def count(system, name):
     with urllib.request.urlopen(f"http://127.0.0.1:{system.admin}/metrics") as page:
         return sum(int(line.split()[-1]) for line in page.read().decode().splitlines() if line.startswith(name + "_total"))
+
+
+def tell_lost(system):
+    """What was dropped cost nothing: it is said how much that was."""
+    lost = {name: count(system, name) for name in LOSSES}
+    if any(lost.values()):
+        print(f"{system.name}: of {count(system, 'rw_requests')} exchanges, lost {lost}")
 
 
 def kept(args, system):
@@ -173,11 +182,13 @@ def main():
                 config.write_text(fill(text, PORT=listen, ADMIN=admin, UPSTREAM=f"127.0.0.1:{port}", CORE=args.core,
                                        DIR=directory, NAME=name, SAMPLE=sample, PAYLOAD=payload,
                                        COLLECTOR=collector.server_port))
-                systems.append(start(name, on_core(args.core, args.gateway, "run", "-c", config), listen, log))
+                systems.append(start(name, [args.gateway, "run", "-c", config], listen, log))
                 systems[-1].sample, systems[-1].admin = sample, admin
             for order in rounds_of(args, systems, "observed"):
                 for system in order:
                     measure(args, system, table)
+            for system in systems:
+                tell_lost(system)
         finally:
             for system in [*systems, provider]:
                 system.stop()

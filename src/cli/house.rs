@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 
 use super::{
     fixed::Fixed,
+    placement,
     publisher::{Published, Publisher, Storage},
 };
 use crate::{
@@ -36,7 +37,7 @@ use crate::{
         tally::Tally,
         vitals::Vitals,
     },
-    config::{self, Cores, Dial, Estimate, Otlp, Snapshot, callers::Callers},
+    config::{self, Dial, Estimate, Otlp, Snapshot, callers::Callers},
     control::{
         access_log::{AccessLogThread, Left, Reopen, Task},
         admin::Admin,
@@ -95,7 +96,9 @@ pub(super) fn open(snapshot: Snapshot, choice: Choice, reload: Reload) -> Result
     let log = Log::stderr();
     let clock = Clock::new();
     raise_descriptor_limit();
-    let cpus = cpus(&snapshot.server.cores)?;
+    let cpus = placement::cpus(&snapshot.server.cores)?;
+    // Before the first of them is started.
+    placement::keep_off(&cpus);
     let cores = cpus.len();
 
     let snapshots = Arc::new(Bulletin::<Snapshot>::new(cores));
@@ -459,33 +462,6 @@ fn bind(snapshot: &Snapshot, cores: usize) -> Result<Bound, String> {
             Err(error) => Err(format!("cannot listen on {address}: {error}")),
         })
         .collect()
-}
-
-/// The CPUs to pin shards to. What the process may run on bounds it: cgroup cpusets and taskset are honoured.
-fn cpus(cores: &Cores) -> Result<Vec<Option<core_affinity::CoreId>>, String> {
-    let allowed = core_affinity::get_core_ids().unwrap_or_default();
-    let chosen = match cores {
-        Cores::Auto if allowed.is_empty() => return Ok(vec![None]),
-        Cores::Auto => allowed,
-        Cores::Count(count) => {
-            if *count > allowed.len() {
-                return Err(format!(
-                    "server.cores = {count}, but this process may run on {} core(s) only",
-                    allowed.len()
-                ));
-            }
-            allowed.into_iter().take(*count).collect()
-        }
-        Cores::List(list) => {
-            let wanted = list.iter().map(|id| {
-                let found = allowed.iter().find(|core| core.id == *id).copied();
-                found
-                    .ok_or_else(|| format!("server.cores names core {id}, on which this process may not run"))
-            });
-            wanted.collect::<Result<_, _>>()?
-        }
-    };
-    Ok(chosen.into_iter().map(Some).collect())
 }
 
 pub(super) fn names(snapshot: &Snapshot) -> Vec<Box<str>> {

@@ -9,6 +9,7 @@ mod fixed;
 mod house;
 mod logs;
 mod panics;
+mod placement;
 mod prices;
 mod publisher;
 mod run;

@@ -28,6 +28,7 @@ mod lifecycle;
 mod limits;
 mod names;
 mod payload_logs;
+mod placement;
 mod prices;
 mod proxy_protocol;
 mod refusals;
