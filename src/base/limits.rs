@@ -392,6 +392,9 @@ pub const ANSWER_BEGIN_TOKENS: u64 = 3;
 /// Lines of one core that may wait for the log thread, at half a kilobyte each; more are dropped and counted. With the
 /// interval below, a core may log 160,000 exchanges a second.
 pub const LOG_LINES_WAITING_MAX: usize = 8 << 10;
+/// How often a core tries to leave a line while the log thread takes what waits, which is a pointer swap: about a microsecond
+/// in all. Only a log thread that lost its CPU in the middle of it takes longer.
+pub const LOG_PIPE_TRIES: usize = 64;
 /// How often the log thread takes what waits; and the share of that time after which it takes it once there were so many lines:
 /// a second of them fits no cache, and those of ten milliseconds do.
 pub const LOG_INTERVAL: Duration = Duration::from_millis(50);

@@ -2,10 +2,13 @@
 //! dropped and counted, and all else is taken in the order in which it was left. Payloads have a bound of their own, in bytes:
 //! a line whose payload does not fit is left without it.
 
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::{
+    hint::spin_loop,
+    sync::{Mutex, PoisonError, TryLockError},
+};
 
 use crate::{
-    base::limits::{LOG_LINES_WAITING_MAX, LOG_PAYLOADS_WAITING_BYTES_MAX},
+    base::limits::{LOG_LINES_WAITING_MAX, LOG_PAYLOADS_WAITING_BYTES_MAX, LOG_PIPE_TRIES},
     bridge::{padded::Padded, tally::Tally},
     ledger::logged::Logged,
 };
@@ -35,12 +38,15 @@ impl LogPipe {
 
     /// For the core, once an exchange: leaves a line, or drops and counts it.
     pub fn push(&self, mut logged: Logged) {
-        // try_lock: the other side holds it for a pointer swap, but may be off its CPU in the middle of it.
-        let waiting = match self.waiting.0.try_lock() {
+        // The other side holds it for a pointer swap, but may be off its CPU in the middle of it.
+        let waiting = (0..LOG_PIPE_TRIES).find_map(|_| match self.waiting.0.try_lock() {
             Ok(waiting) => Some(waiting),
             Err(TryLockError::Poisoned(waiting)) => Some(waiting.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
+            Err(TryLockError::WouldBlock) => {
+                spin_loop();
+                None
+            }
+        });
         // Freed, if it must be, when nothing is locked any more.
         let mut too_much = None;
         match waiting {
