@@ -75,7 +75,8 @@ pub(crate) mod tests {
         bridge::logpipe::tests::numbered,
         ledger::{
             logged::Logged,
-            record::{Desk, OpenRecord, Outcome, Record, Tokens},
+            open::{Desk, OpenRecord},
+            record::{Outcome, Record, Tokens},
             sheet::Sheet,
             untold::Texts,
         },

@@ -60,7 +60,8 @@ use crate::{
     },
     ledger::{
         logged::{CallerTag, Keep, Logged},
-        record::{self, Closed, Deadline, ModelName, OpenRecord, Outcome, Party, Record},
+        open::{self, OpenRecord},
+        record::{Closed, Deadline, ModelName, Outcome, Party, Record},
         sheet::Sheet,
         trail::Trail,
         untold::Untold,
@@ -559,7 +560,7 @@ async fn list_models<W: World>(
 /// Where a record finds time and sheet if nobody closes it.
 struct Desk<'a, W>(&'a W);
 
-impl<W: World> record::Desk for Desk<'_, W> {
+impl<W: World> open::Desk for Desk<'_, W> {
     fn now(&self) -> Now {
         self.0.now()
     }

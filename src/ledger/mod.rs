@@ -11,6 +11,7 @@ pub mod figures;
 pub mod genai;
 pub mod logged;
 pub mod names;
+pub mod open;
 pub mod page;
 pub mod record;
 pub mod series;
