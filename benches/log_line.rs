@@ -22,6 +22,7 @@ use ringway::{
     wire::{
         http1::head::Method,
         mask::{Rules, masked},
+        request_id::RequestId,
     },
 };
 
@@ -37,9 +38,10 @@ fn exchange() -> Logged {
     record.tokens = Tokens { prompt: Some(210), completion: Some(61), ..Tokens::default() };
     record.cost = Some(NanoUsd(68_100));
     Logged {
-        closed: record.close(Now(812_345_678), Outcome::Completed, &mut Sheet::default()),
+        gist: record.close(Now(812_345_678), Outcome::Completed, &mut Sheet::default()).gist(),
+        whole: None,
         ended_unix_ms: 1_795_357_672_123,
-        request_id: "0193b2f4-7c1e-7aaa-8bbb-0123456789ab".into(),
+        request_id: RequestId::fresh(1_795_357_672_123, [1, 2]),
         caller: None,
         address: Ipv4Addr::LOCALHOST.into(),
         method: Some(Method::Post),

@@ -74,6 +74,7 @@ pub(crate) mod tests {
         base::now::Now,
         bridge::logpipe::tests::numbered,
         ledger::{
+            gist::{Gist, TokenSource},
             logged::Logged,
             open::{Desk, OpenRecord},
             record::{Outcome, Record, Tokens},
@@ -108,7 +109,7 @@ pub(crate) mod tests {
             price: None,
         };
         let uncounted = open.put_off(Now(1_000_000), Outcome::Completed);
-        Untold::of(uncounted, texts, |closed| Logged { closed, ..numbered(0) })
+        Untold::of(uncounted, texts, |ended| Logged { gist: ended.told(false).0, ..numbered(0) })
     }
 
     fn taken(queue: &EstimateQueue) -> usize {
@@ -140,8 +141,8 @@ pub(crate) mod tests {
     fn what_came_back_is_counted_as_it_stood() {
         let mut sheet = Sheet::default();
         let line = untold(b"{}", b"").count(None, &mut sheet);
-        let record: &Record = &line.closed;
-        assert_eq!((record.tokens.prompt, record.by_vocabulary), (Some(1), false));
+        let Gist { prompt_tokens, source, .. } = line.gist;
+        assert_eq!((prompt_tokens, source), (Some(1), Some(TokenSource::Bytes)));
         assert_eq!((sheet.requests.total(), sheet.estimates), (1, [1, 0]));
     }
 }

@@ -112,15 +112,17 @@ pub(crate) mod tests {
             record::{Outcome, Record},
             sheet::Sheet,
         },
+        wire::request_id::RequestId,
     };
 
     /// A line that is told from others by its number.
     pub(crate) fn numbered(number: u64) -> Logged {
         let record = Record::new("chat/completions", Now(0));
         Logged {
-            closed: record.close(Now(1_000_000), Outcome::Completed, &mut Sheet::default()),
+            gist: record.close(Now(1_000_000), Outcome::Completed, &mut Sheet::default()).gist(),
+            whole: None,
             ended_unix_ms: number,
-            request_id: Box::default(),
+            request_id: RequestId::default(),
             caller: None,
             address: Ipv4Addr::LOCALHOST.into(),
             method: None,

@@ -21,7 +21,6 @@ pub mod pool;
 mod receive;
 mod relay;
 mod reply;
-mod request_id;
 pub mod seam;
 #[cfg(test)]
 mod sim;
@@ -40,7 +39,6 @@ use self::{
     receive::Request,
     relay::Relayed,
     reply::Own,
-    request_id::RequestId,
     seam::{Wire, World},
     timing::Marks,
     words::Words,
@@ -60,8 +58,8 @@ use crate::{
     },
     ledger::{
         logged::{CallerTag, Keep, Logged},
-        open::{self, OpenRecord},
-        record::{Closed, Deadline, ModelName, Outcome, Party, Record},
+        open::{self, Ended, OpenRecord},
+        record::{Deadline, ModelName, Outcome, Party, Record},
         sheet::Sheet,
         trail::Trail,
         untold::Untold,
@@ -84,6 +82,7 @@ use crate::{
             rate_headers::RateHeaders,
             refusal::{Refusal, Retry},
         },
+        request_id::RequestId,
         trace_context::{self, TraceParent},
     },
 };
@@ -147,12 +146,14 @@ pub struct Facts<'a> {
 
 impl Facts<'_> {
     /// For the log; nothing else is done with the facts after it.
-    fn logged(&mut self, closed: Closed, ended_unix_ms: u64, peer: IpAddr) -> Logged {
+    fn logged<W: World>(&mut self, world: &W, ended: Ended<'_>, peer: IpAddr) -> Logged {
         let caller = self.visitor.caller;
+        let (gist, whole) = ended.told(world.wants_records());
         Logged {
-            closed,
-            ended_unix_ms,
-            request_id: (&self.id).into(),
+            gist,
+            whole,
+            ended_unix_ms: world.unix_ms(),
+            request_id: std::mem::take(&mut self.id),
             caller: caller.map(|caller| CallerTag { id: caller.id, name: caller.name.clone() }),
             address: self.visitor.address.unwrap_or(peer),
             method: self.method,
@@ -218,12 +219,12 @@ pub async fn serve<W: World>(world: &W, client: &mut Client<W::Wire>) -> Next {
             open.close(world.now(), outcome);
         }
         None => {
-            let closed = open.close(world.now(), outcome);
-            world.log(|| facts.logged(closed.take(), world.unix_ms(), client.address));
+            let ended = open.close(world.now(), outcome);
+            world.log(|| facts.logged(world, ended, client.address));
         }
         Some(texts) => {
             let uncounted = open.put_off(world.now(), outcome);
-            let line = |closed| facts.logged(closed, world.unix_ms(), client.address);
+            let line = |ended: Ended<'_>| facts.logged(world, ended, client.address);
             leave_untold(world, Untold::of(uncounted, texts, line));
         }
     }

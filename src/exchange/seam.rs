@@ -118,6 +118,11 @@ pub trait World {
     /// An exchange has ended; `line` is called only where somebody wants to know. Called once for each, and never waits.
     fn log(&self, line: impl FnOnce() -> Logged);
 
+    /// Whether lines come with the whole record, and not only where spans are made of it.
+    fn wants_records(&self) -> bool {
+        false
+    }
+
     /// An exchange has ended whose tokens can be told by its words. It comes back where there is no room for it, or nobody
     /// who could; else it is counted and logged by who has it. Never waits.
     fn estimate(&self, untold: Untold) -> Option<Untold>;

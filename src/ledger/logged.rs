@@ -1,23 +1,28 @@
-//! What a log keeps of one exchange: its record, and who asked. Nothing of it is text yet: that is made of it far from the
-//! core it comes from. A prompt and an answer are in it only where [`Payload`] says so, and no log shows that but the one
+//! What a log keeps of one exchange: its record in short, and who asked. Nothing of it is text yet: that is made of it far from
+//! the core it comes from. A prompt and an answer are in it only where [`Payload`] says so, and no log shows that but the one
 //! that seals it.
 
 use std::{fmt, net::IpAddr};
 
 use crate::{
     config::KeptLogs,
-    ledger::record::{Closed, Outcome},
-    wire::{http1::head::Method, token::TokenId},
+    ledger::{
+        gist::Gist,
+        record::{Closed, Outcome},
+    },
+    wire::{http1::head::Method, request_id::RequestId, token::TokenId},
 };
 
 /// One exchange on its way to the log.
 #[derive(Clone, Debug)]
 pub struct Logged {
-    pub closed: Closed,
+    pub gist: Gist,
+    /// The record itself, where spans are made of it.
+    pub whole: Option<Box<Closed>>,
     /// Wall-clock milliseconds since 1970 when the exchange ended.
     pub ended_unix_ms: u64,
-    /// `x-request-id`: letters, digits, `-` and `_`; empty if not even a head was read.
-    pub request_id: Box<str>,
+    /// `x-request-id`; empty if not even a head was read.
+    pub request_id: RequestId,
     pub caller: Option<CallerTag>,
     /// The client's, as far as proxies that are trusted tell it.
     pub address: IpAddr,
@@ -59,7 +64,7 @@ impl Logged {
     pub fn is_kept(&self) -> bool {
         match self.keep {
             Keep::No => false,
-            Keep::IfBad => self.closed.status >= 400 || self.closed.outcome() != Outcome::Completed,
+            Keep::IfBad => self.gist.status >= 400 || self.gist.outcome != Outcome::Completed,
             Keep::Yes => true,
         }
     }
@@ -132,9 +137,10 @@ mod tests {
         };
         let record = Record::new("chat", Now(0));
         let line = Logged {
-            closed: record.close(Now(1), outcome, &mut Sheet::default()),
+            gist: record.close(Now(1), outcome, &mut Sheet::default()).gist(),
+            whole: None,
             ended_unix_ms: 0,
-            request_id: Box::default(),
+            request_id: RequestId::default(),
             caller: None,
             address: Ipv4Addr::LOCALHOST.into(),
             method: None,
@@ -168,6 +174,6 @@ mod tests {
 
     #[test]
     fn a_core_moves_little_for_a_line() {
-        assert!(size_of::<Logged>() <= 624, "{}", size_of::<Logged>());
+        assert!(size_of::<Logged>() <= 480, "{}", size_of::<Logged>());
     }
 }

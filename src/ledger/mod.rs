@@ -9,6 +9,7 @@ pub mod distribution;
 pub mod exposition;
 pub mod figures;
 pub mod genai;
+pub mod gist;
 pub mod logged;
 pub mod names;
 pub mod open;

@@ -5,8 +5,10 @@ use std::ops::{Deref, DerefMut};
 use crate::{
     base::now::Now,
     ledger::{
+        gist::Gist,
         record::{Closed, Outcome, Record, Uncounted},
         sheet::Sheet,
+        trail::Trail,
     },
 };
 
@@ -46,12 +48,14 @@ pub struct OpenRecord<'r, D: Desk> {
 }
 
 /// A record that has been counted, where it lies.
-pub struct Ended<'r>(&'r mut Record);
+pub struct Ended<'r>(pub(super) &'r mut Record);
 
 impl Ended<'_> {
-    /// For the log.
-    pub fn take(self) -> Closed {
-        Closed(std::mem::replace(self.0, Record::new("", Now(0))))
+    /// For the log: in short, and the record itself where spans are made of it, or `whole` says that it is wanted.
+    pub fn told(self, whole: bool) -> (Gist, Option<Box<Closed>>) {
+        let is_sampled = self.0.trail.as_deref().is_some_and(Trail::is_sampled);
+        let whole = (whole || is_sampled).then(|| Box::new(Closed(self.0.clone())));
+        (Gist::of(self.0), whole)
     }
 }
 
@@ -73,7 +77,7 @@ impl<'r, D: Desk> OpenRecord<'r, D> {
     pub fn put_off(mut self, now: Now, outcome: Outcome) -> Uncounted {
         let record = self.record.take().expect(OPEN);
         (record.phases.ended, record.outcome) = (Some(now), Some(outcome));
-        Uncounted(Ended(record).take())
+        Uncounted(Closed(std::mem::replace(record, Record::new("", Now(0)))))
     }
 }
 
@@ -136,8 +140,8 @@ mod tests {
     #[test]
     fn a_record_is_counted_once_however_it_ends() {
         let close = |open: OpenRecord<'_, &TestDesk>, outcome| {
-            let closed = open.close(Now(9_000_000), outcome).take();
-            assert_eq!(closed.outcome(), outcome);
+            let (gist, whole) = open.close(Now(9_000_000), outcome).told(false);
+            assert_eq!((gist.outcome, whole.is_none()), (outcome, true));
         };
         check(|open| close(open, Outcome::Completed), Outcome::Completed);
         check(|open| close(open, Outcome::ClientGone), Outcome::ClientGone);

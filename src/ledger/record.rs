@@ -9,6 +9,7 @@ use crate::{
     ledger::{
         counts::CountKey,
         genai,
+        gist::Gist,
         sheet::Sheet,
         trail::{Trail, Try},
         untold::Told,
@@ -169,6 +170,11 @@ impl Closed {
     pub fn outcome(&self) -> Outcome {
         debug_assert!(self.0.outcome.is_some(), "only Record::close makes a closed record");
         self.0.outcome.unwrap_or(Outcome::Abandoned)
+    }
+
+    /// What a log tells of it.
+    pub fn gist(mut self) -> Gist {
+        Gist::of(&mut self.0)
     }
 
     /// For [`Untold`](super::untold::Untold), which holds one that is not counted yet, and does this once.

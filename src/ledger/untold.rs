@@ -8,6 +8,7 @@ use crate::{
     config::price::Price,
     ledger::{
         logged::Logged,
+        open::Ended,
         record::{Closed, Record, Tokens, Uncounted},
         sheet::Sheet,
     },
@@ -18,7 +19,9 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "it is in no sheet yet"]
 pub struct Untold {
-    // Nobody sees the record in it as a closed one before it is counted.
+    // Nobody sees it as a closed one before it is counted.
+    closed: Closed,
+    /// As it stood.
     line: Logged,
     texts: Texts,
 }
@@ -42,13 +45,15 @@ pub struct Told {
 }
 
 impl Untold {
-    pub fn of(uncounted: Uncounted, texts: Texts, line: impl FnOnce(Closed) -> Logged) -> Self {
-        Self { line: line(uncounted.hidden()), texts }
+    pub fn of(uncounted: Uncounted, texts: Texts, line: impl FnOnce(Ended<'_>) -> Logged) -> Self {
+        let closed = uncounted.hidden();
+        let line = line(Ended(&mut closed.clone().0));
+        Self { closed, line, texts }
     }
 
     /// As it stands, estimated by bytes.
     pub fn record(&self) -> &Record {
-        &self.line.closed
+        &self.closed
     }
 
     pub fn texts(&self) -> &Texts {
@@ -63,9 +68,10 @@ impl Untold {
 
     /// Counts it, as it was told or else as it stands.
     pub fn count(self, told: Option<Told>, sheet: &mut Sheet) -> Logged {
-        let Self { mut line, .. } = self;
-        line.closed.count(told, sheet);
-        line
+        let Self { mut closed, line, .. } = self;
+        closed.count(told, sheet);
+        let (gist, whole) = Ended(&mut closed.0).told(line.whole.is_some());
+        Logged { gist, whole, ..line }
     }
 }
 

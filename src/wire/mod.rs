@@ -9,6 +9,7 @@ pub mod model_name;
 pub mod multipart;
 pub mod openai;
 pub mod proxy_protocol;
+pub mod request_id;
 pub mod sse;
 pub mod token;
 pub mod trace_context;

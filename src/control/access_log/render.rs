@@ -10,13 +10,11 @@ use crate::{
     base::{ids::ProviderRoll, money::NanoUsd},
     config::LogFormat,
     control::log_store::Row,
-    ledger::{
-        logged::Logged,
-        record::{ModelName, Record},
-    },
+    ledger::{gist::TokenSource, logged::Logged, record::ModelName},
     wire::{
         mask::{Rules, masked},
         openai::endpoint::Endpoint,
+        request_id::RequestId,
         trace_context::TraceId,
     },
 };
@@ -61,9 +59,12 @@ impl<'a> Told<'a> {
         let Self { logged, words, .. } = *self;
         let model = |name: &'a ModelName| words.shown.masked(words.rules, name);
         self.names.get_or_init(|| Names {
-            request_id: masked(&KEYS_ALONE, &logged.request_id),
-            asked: model(&logged.closed.model_asked),
-            used: model(&logged.closed.model_used),
+            request_id: match &logged.request_id {
+                id @ RequestId::Ours(_) => Cow::Borrowed(id.as_str()),
+                RequestId::Theirs(id) => masked(&KEYS_ALONE, id),
+            },
+            asked: model(&logged.gist.model_asked),
+            used: model(&logged.gist.model_used),
         })
     }
 }
@@ -173,10 +174,10 @@ impl From<Option<u64>> for Value<'_> {
 /// Everything a line says, in its order. What is not known is said to be absent.
 pub(in crate::control) fn members(told: &Told<'_>, listener: &mut impl Listener) {
     let Told { logged, words, .. } = *told;
-    let record = &logged.closed;
+    let gist = &logged.gist;
     let caller = logged.caller.as_ref();
     let Names { request_id, asked, used } = told.names();
-    let provider = record.provider.map(|id| words.roll.name(id).unwrap_or("unknown"));
+    let provider = gist.provider.map(|id| words.roll.name(id).unwrap_or("unknown"));
     let word = |word: Option<&'static str>| word.map_or(Value::Absent, Value::Word);
     listener.hear(name!("time"), Value::Time { unix_ms: logged.ended_unix_ms });
     listener.hear(name!("request_id"), known(request_id));
@@ -184,49 +185,38 @@ pub(in crate::control) fn members(told: &Told<'_>, listener: &mut impl Listener)
     listener.hear(name!("caller"), caller.map(|caller| &*caller.name).into());
     listener.hear(name!("address"), Value::Address(logged.address));
     listener.hear(name!("method"), word(logged.method.and_then(|method| method.token())));
-    listener.hear(name!("operation"), Value::Word(record.operation));
+    listener.hear(name!("operation"), Value::Word(gist.operation));
     listener.hear(name!("route"), logged.route.as_deref().into());
     listener.hear(name!("model_asked"), known(asked));
     listener.hear(name!("model_used"), known(used));
     listener.hear(name!("provider"), provider.into());
-    listener.hear(name!("status"), Some(u64::from(record.status)).filter(|status| *status > 0).into());
-    listener.hear(name!("outcome"), Value::Word(record.outcome().name()));
-    listener.hear(name!("refusal"), word(record.refusal));
-    listener.hear(name!("attempts"), Value::Number(record.attempts.into()));
-    listener.hear(name!("stream"), Value::Flag(record.stream));
-    listener.hear(name!("prompt_tokens"), record.tokens.prompt.into());
-    listener.hear(name!("completion_tokens"), record.tokens.completion.into());
-    listener.hear(name!("cached_tokens"), record.tokens.cached.into());
-    listener.hear(name!("reasoning_tokens"), record.tokens.reasoning.into());
-    listener.hear(name!("tokens_source"), word(source(record)));
-    listener.hear(name!("cost_usd"), record.cost.map_or(Value::Absent, Value::Usd));
-    listener.hear(name!("bytes_in"), Value::Number(record.bytes_in));
-    listener.hear(name!("bytes_out"), Value::Number(record.bytes_out));
-    listener.hear(name!("duration_ms"), Value::Millis { us: record.duration_us() });
-    listener.hear(name!("overhead_ms"), Value::Millis { us: record.overhead_us() });
-    listener.hear(name!("upstream_ms"), Value::Millis { us: record.upstream_us() });
-    listener.hear(name!("ttft_ms"), record.first_token_us().map_or(Value::Absent, |us| Value::Millis { us }));
-    listener.hear(name!("unheard"), word(record.unheard.map(|unheard| unheard.end.name())));
-    listener.hear(name!("unheard_bytes"), record.unheard.map(|unheard| unheard.bytes).into());
-    let trail = record.trail.as_ref();
-    listener.hear(name!("trace_id"), trail.map_or(Value::Absent, |trail| Value::Trace(trail.trace)));
+    listener.hear(name!("status"), Some(u64::from(gist.status)).filter(|status| *status > 0).into());
+    listener.hear(name!("outcome"), Value::Word(gist.outcome.name()));
+    listener.hear(name!("refusal"), word(gist.refusal));
+    listener.hear(name!("attempts"), Value::Number(gist.attempts.into()));
+    listener.hear(name!("stream"), Value::Flag(gist.stream));
+    listener.hear(name!("prompt_tokens"), gist.prompt_tokens.into());
+    listener.hear(name!("completion_tokens"), gist.completion_tokens.into());
+    listener.hear(name!("cached_tokens"), gist.cached_tokens.into());
+    listener.hear(name!("reasoning_tokens"), gist.reasoning_tokens.into());
+    listener.hear(name!("tokens_source"), word(gist.source.map(TokenSource::name)));
+    listener.hear(name!("cost_usd"), gist.cost.map_or(Value::Absent, Value::Usd));
+    listener.hear(name!("bytes_in"), Value::Number(gist.bytes_in));
+    listener.hear(name!("bytes_out"), Value::Number(gist.bytes_out));
+    listener.hear(name!("duration_ms"), Value::Millis { us: gist.duration_us });
+    listener.hear(name!("overhead_ms"), Value::Millis { us: gist.overhead_us });
+    listener.hear(name!("upstream_ms"), Value::Millis { us: gist.upstream_us });
+    listener.hear(name!("ttft_ms"), gist.first_token_us.map_or(Value::Absent, |us| Value::Millis { us }));
+    listener.hear(name!("unheard"), word(gist.unheard.map(|unheard| unheard.end.name())));
+    listener.hear(name!("unheard_bytes"), gist.unheard.map(|unheard| unheard.bytes).into());
+    listener.hear(name!("trace_id"), gist.trace.map_or(Value::Absent, |traced| Value::Trace(traced.trace)));
     listener.hear(name!("core"), Value::Number(words.core as u64));
-}
-
-/// How the tokens are known, if they are.
-fn source(record: &Record) -> Option<&'static str> {
-    record.tokens.total()?;
-    Some(match (record.estimated, record.by_vocabulary) {
-        (false, _) => "reported",
-        (true, false) => "bytes",
-        (true, true) => "bpe",
-    })
 }
 
 /// The exchange as it is kept: the line as JSON, and what it is found by.
 pub(super) fn row(told: &Told<'_>) -> Row {
     let Told { logged, words, .. } = *told;
-    let record = &logged.closed;
+    let record = &logged.gist;
     let mut text = Vec::new();
     line(LogFormat::Json, told, &mut text);
     let names = told.names();
@@ -347,7 +337,7 @@ pub(in crate::control) fn is_unfit(c: char) -> bool {
 /// never sent is `000`. The path is that of the
 /// operation, not what the client wrote.
 fn combined(logged: &Logged, text: &mut Vec<u8>) {
-    let record = &logged.closed;
+    let record = &logged.gist;
     let put = |text: &mut Vec<u8>, words: &[&str]| {
         words.iter().for_each(|word| text.extend_from_slice(word.as_bytes()));
     };
@@ -410,7 +400,7 @@ mod tests {
         bridge::logpipe::tests::numbered,
         ledger::{
             logged::{CallerTag, Keep},
-            record::{Deadline, Outcome, Party, Tokens},
+            record::{Deadline, Outcome, Party, Record, Tokens},
             sheet::Sheet,
             trail::Trail,
         },
@@ -448,7 +438,8 @@ mod tests {
         };
         (record.bytes_in, record.bytes_out) = (4_321, 98_765);
         Logged {
-            closed: record.close(Now(1_901_250_000), Outcome::Completed, &mut Sheet::default()),
+            gist: record.close(Now(1_901_250_000), Outcome::Completed, &mut Sheet::default()).gist(),
+            whole: None,
             ended_unix_ms: ENDED,
             request_id: "0193-abc_D".into(),
             caller: Some(CallerTag {
@@ -469,7 +460,7 @@ mod tests {
         let record = Record::new("none", Now(0));
         let outcome = Outcome::TimedOut(Deadline::Head);
         let closed = record.close(Now(10_000_000_000), outcome, &mut Sheet::default());
-        Logged { closed, ended_unix_ms: 951_782_400_007, ..numbered(0) }
+        Logged { gist: closed.gist(), ended_unix_ms: 951_782_400_007, ..numbered(0) }
     }
 
     /// One of a client that means ill: no name here comes past the parser, but the log does not rely on it.
@@ -480,7 +471,7 @@ mod tests {
         record.refusal = Some("model_not_found");
         record.status = 404;
         let closed = record.close(Now(1_000), Outcome::Refused, &mut Sheet::default());
-        let mut logged = Logged { closed, request_id: ill.into(), ..whole() };
+        let mut logged = Logged { gist: closed.gist(), request_id: ill.into(), ..whole() };
         logged.caller.as_mut().expect("there is one").name = ill.into();
         logged
     }
@@ -552,8 +543,10 @@ mod tests {
         record.model_asked = "openai/sk-proj-0123456789".into();
         record.model_used = "me@example.com".into();
         let closed = record.close(Now(1), Outcome::Refused, &mut Sheet::default());
-        let text =
-            rendered(LogFormat::Json, &Logged { closed, request_id: "sk-proj-0123456789".into(), ..whole() });
+        let text = rendered(
+            LogFormat::Json,
+            &Logged { gist: closed.gist(), request_id: "sk-proj-0123456789".into(), ..whole() },
+        );
         let json: Json = serde_json::from_str(&text).expect("JSON");
         assert_eq!(json["request_id"], "[key]");
         assert_eq!((&json["model_asked"], &json["model_used"]), (&"openai/[key]".into(), &"[email]".into()));
@@ -568,7 +561,7 @@ mod tests {
             assert!(!line.chars().any(is_unfit), "{line:?}");
         }
         let json: Json = serde_json::from_str(&rendered(LogFormat::Json, &logged)).expect("JSON");
-        let ill = logged.closed.model_asked.as_str();
+        let ill = logged.gist.model_asked.as_str();
         assert_eq!((json["model_asked"].as_str(), json["request_id"].as_str()), (Some(ill), Some(ill)));
         assert_eq!(json.as_object().map(serde_json::Map::len), Some(32));
         let logfmt = rendered(LogFormat::Logfmt, &logged);

@@ -93,7 +93,8 @@ impl Feed {
     }
 
     fn spans_of(&self, logged: &Logged) -> u64 {
-        let trail = logged.closed.trail.as_deref().filter(|trail| self.signals.traces && trail.is_sampled());
+        let trail = logged.whole.as_ref().and_then(|record| record.trail.as_deref());
+        let trail = trail.filter(|trail| self.signals.traces && trail.is_sampled());
         trail.map_or(0, |trail| 1 + trail.tries().len() as u64)
     }
 }
@@ -256,7 +257,8 @@ pub(crate) mod tests {
     fn sampled() -> Logged {
         let mut record = Record::new("chat", Now(0));
         record.trail = Some(Box::new(Trail::join(None, false, Share::ALL, || 7)));
-        Logged { closed: record.close(Now(1), Outcome::Completed, &mut Sheet::default()), ..numbered(0) }
+        let closed = record.close(Now(1), Outcome::Completed, &mut Sheet::default());
+        Logged { whole: Some(Box::new(closed)), ..numbered(0) }
     }
 
     impl Feed {

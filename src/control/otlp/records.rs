@@ -15,7 +15,7 @@ use crate::{
         Told, digits,
         render::{Listener, Name, Value, members},
     },
-    ledger::record::Outcome,
+    ledger::{gist::Traced, record::Outcome},
 };
 
 /// What stands before the records, or the spans, of every request: the messages around them have the same numbers.
@@ -88,9 +88,8 @@ const VARINT_BYTES_MAX: usize = 10;
 /// `LogRecord`.
 fn record(told: &Told<'_>, to: &mut Vec<u8>) {
     let logged = told.logged;
-    let closed = &logged.closed;
-    let trail = closed.trail.as_deref();
-    let severity = severity(closed.outcome(), closed.status);
+    let gist = &logged.gist;
+    let severity = severity(gist.outcome, gist.status);
     let ended_unix_ns = logged.ended_unix_ms.saturating_mul(1_000_000).to_le_bytes();
     to.push(key(1, EIGHT_BYTES));
     to.extend_from_slice(&ended_unix_ns);
@@ -107,7 +106,7 @@ fn record(told: &Told<'_>, to: &mut Vec<u8>) {
     );
     // In a word, for whoever reads no attributes.
     let method = logged.method.and_then(|method| method.token()).unwrap_or("-");
-    let (operation, outcome) = (closed.operation, closed.outcome().name());
+    let (operation, outcome) = (gist.operation, gist.outcome.name());
     // The words are our own: they fit into a length of one byte.
     let start = to.len() + 4;
     to.extend_from_slice(&[key(5, LENGTH), 0, key(1, LENGTH), 0]);
@@ -115,7 +114,7 @@ fn record(told: &Told<'_>, to: &mut Vec<u8>) {
     to.push(b' ');
     to.extend_from_slice(operation.as_bytes());
     to.push(b' ');
-    digits::number(closed.status.into(), to);
+    digits::number(gist.status.into(), to);
     to.push(b' ');
     to.extend_from_slice(outcome.as_bytes());
     let bytes = to.len() - start;
@@ -123,14 +122,14 @@ fn record(told: &Told<'_>, to: &mut Vec<u8>) {
     let bytes = u8::try_from(bytes).unwrap_or(0);
     (to[start - 3], to[start - 1]) = (bytes + 2, bytes);
     members(told, &mut Attributes(to));
-    if trail.is_some_and(|trail| trail.flags().is_sampled()) {
-        to.push(key(8, FOUR_BYTES));
-        to.extend_from_slice(&1_u32.to_le_bytes());
-    }
-    if let Some(trail) = trail {
+    if let Some(Traced { trace, span, is_sampled }) = gist.trace {
+        if is_sampled {
+            to.push(key(8, FOUR_BYTES));
+            to.extend_from_slice(&1_u32.to_le_bytes());
+        }
         field(to, 9, 16);
-        to.extend_from_slice(&trail.trace.bytes());
-        if let Some(span) = trail.span.or(trail.parent) {
+        to.extend_from_slice(&trace.bytes());
+        if let Some(span) = span {
             field(to, 10, 8);
             to.extend_from_slice(&span.bytes());
         }
@@ -340,11 +339,10 @@ pub(super) mod tests {
                 Value::Usd(cost) => attributes.fraction(name, cost.0 as f64 / 1e9),
             };
         });
-        let closed = &logged.closed;
-        let trail = closed.trail.as_deref();
-        let severity = severity(closed.outcome(), closed.status);
+        let gist = &logged.gist;
+        let severity = severity(gist.outcome, gist.status);
         let method = logged.method.and_then(|method| method.token()).unwrap_or("-");
-        let body = format!("{method} {} {} {}", closed.operation, closed.status, closed.outcome().name());
+        let body = format!("{method} {} {} {}", gist.operation, gist.status, gist.outcome.name());
         LogRecord {
             time_unix_nano: logged.ended_unix_ms * 1_000_000,
             observed_time_unix_nano: logged.ended_unix_ms * 1_000_000,
@@ -353,10 +351,11 @@ pub(super) mod tests {
             event_name: "ringway.exchange".to_owned(),
             body: Some(AnyValue { value: Some(any_value::Value::StringValue(body)) }),
             attributes: attributes.0,
-            flags: trail.map_or(0, |trail| trail.flags().is_sampled().into()),
-            trace_id: trail.map_or_else(Vec::new, |trail| trail.trace.bytes().to_vec()),
-            span_id: trail
-                .and_then(|trail| trail.span.or(trail.parent))
+            flags: gist.trace.map_or(0, |traced| traced.is_sampled.into()),
+            trace_id: gist.trace.map_or_else(Vec::new, |traced| traced.trace.bytes().to_vec()),
+            span_id: gist
+                .trace
+                .and_then(|traced| traced.span)
                 .map_or_else(Vec::new, |span| span.bytes().to_vec()),
             ..LogRecord::default()
         }
@@ -390,7 +389,7 @@ pub(super) mod tests {
         let client = TraceParent::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         record.trail = Some(Box::new(Trail::join(client, false, Share::ALL, || 7)));
         Logged {
-            closed: record.close(Now(1_901_250_000), Outcome::Completed, &mut Sheet::default()),
+            gist: record.close(Now(1_901_250_000), Outcome::Completed, &mut Sheet::default()).gist(),
             request_id: "0193-abc_D".into(),
             method: Some(Method::Post),
             route: Some("r".repeat(route).into()),

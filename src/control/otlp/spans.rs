@@ -28,10 +28,10 @@ use crate::{
 
 /// Adds the spans of an exchange that is sampled; of another, nothing.
 pub(super) fn add(logged: &Logged, words: &Words<'_>, snapshot: Option<&Snapshot>, spans: &mut Vec<Span>) {
-    let record = &logged.closed;
+    let Some(record) = logged.whole.as_deref() else { return };
     let Some(trail) = record.trail.as_deref().filter(|trail| trail.is_sampled()) else { return };
     let Some(own) = trail.span else { return };
-    let view = View { logged, words, snapshot, trail };
+    let view = View { logged, record, words, snapshot, trail };
     spans.push(view.exchange(own));
     let last = trail.tries().len().wrapping_sub(1);
     let tries = trail.tries().iter().enumerate();
@@ -40,6 +40,7 @@ pub(super) fn add(logged: &Logged, words: &Words<'_>, snapshot: Option<&Snapshot
 
 struct View<'a> {
     logged: &'a Logged,
+    record: &'a Closed,
     words: &'a Words<'a>,
     snapshot: Option<&'a Snapshot>,
     trail: &'a Trail,
@@ -53,8 +54,7 @@ struct Wrong {
 
 impl View<'_> {
     fn exchange(&self, own: SpanId) -> Span {
-        let Self { logged, words, trail, .. } = self;
-        let record = &logged.closed;
+        let Self { logged, record, words, trail, .. } = self;
         let endpoint = Endpoint::ALL.into_iter().find(|it| it.operation() == record.operation);
         let path = endpoint.map(|endpoint| format!("/v1{}", endpoint.path()));
         let method = logged.method.map(|method| method.token().unwrap_or("_OTHER"));
@@ -78,7 +78,7 @@ impl View<'_> {
         }
         let caller = logged.caller.as_ref();
         attributes
-            .text("ringway.request_id", &masked(&Rules::default(), &logged.request_id))
+            .text("ringway.request_id", &masked(&Rules::default(), logged.request_id.as_str()))
             .text("ringway.caller.id", caller.map_or("", |caller| caller.id.as_str()))
             .text("ringway.caller.name", caller.map_or("", |caller| &caller.name))
             .text("ringway.route", logged.route.as_deref().unwrap_or_default())
@@ -105,7 +105,7 @@ impl View<'_> {
     }
 
     fn attempt(&self, parent: SpanId, tried: &Try, is_last: bool) -> Option<Span> {
-        let record = &self.logged.closed;
+        let record = self.record;
         let ended = record.phases.ended.unwrap_or(tried.began);
         // The last one lasted as long as the exchange did, and shares its fate.
         let carried_on = is_last && tried.ended.is_none();
@@ -161,8 +161,8 @@ impl View<'_> {
             span_id: own.bytes().to_vec(),
             name,
             kind: kind.into(),
-            start_time_unix_nano: unix_ns(self.logged, began),
-            end_time_unix_nano: unix_ns(self.logged, ended),
+            start_time_unix_nano: self.unix_ns(began),
+            end_time_unix_nano: self.unix_ns(ended),
             attributes,
             status,
             ..Span::default()
@@ -170,7 +170,7 @@ impl View<'_> {
     }
 
     fn say_genai(&self, attributes: &mut Attributes, model: &str) {
-        let record = &self.logged.closed;
+        let record = self.record;
         if model.is_empty() {
             return;
         }
@@ -196,18 +196,18 @@ impl View<'_> {
         Some(self.snapshot?.provider(name)?.1)
     }
 
+    /// A moment by the wall clock, which was read when the exchange ended.
+    fn unix_ns(&self, moment: Now) -> u64 {
+        let ended = self.record.phases.ended.unwrap_or(moment);
+        let before = ended.0.saturating_sub(moment.0);
+        self.logged.ended_unix_ms.saturating_mul(1_000_000).saturating_sub(before)
+    }
+
     /// The trace's own flags, and whether the parent is in another process.
     fn flags(&self, is_remote: bool) -> u32 {
         let known = 0x100 | if is_remote { 0x200 } else { 0 };
         u32::from(self.trail.flags().is_sampled()) | known
     }
-}
-
-/// A moment by the wall clock, which was read when the exchange ended.
-pub(super) fn unix_ns(logged: &Logged, moment: Now) -> u64 {
-    let ended = logged.closed.phases.ended.unwrap_or(moment);
-    let before = ended.0.saturating_sub(moment.0);
-    logged.ended_unix_ms.saturating_mul(1_000_000).saturating_sub(before)
 }
 
 fn say_usage(attributes: &mut Attributes, record: &Record) {

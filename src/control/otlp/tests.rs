@@ -72,8 +72,10 @@ fn exchange(client: Option<&[u8]>, share: Share) -> Logged {
     (record.status, record.attempts) = (200, 2);
     (record.tokens.prompt, record.tokens.completion) = (Some(12), Some(34));
     record.phases.first_token = Some(Now(5_000_000));
+    let closed = record.close(Now(9_000_000), Outcome::Completed, &mut Sheet::default());
     Logged {
-        closed: record.close(Now(9_000_000), Outcome::Completed, &mut Sheet::default()),
+        gist: closed.clone().gist(),
+        whole: Some(Box::new(closed)),
         method: Some(Method::Post),
         ..numbered(1_000)
     }
@@ -137,7 +139,8 @@ fn how_it_ended_is_told_by_status_and_severity() {
         record.status = status;
         record.refusal = (outcome == Outcome::Refused).then_some("no_such_model");
         let closed = record.close(Now(1), outcome, &mut Sheet::default());
-        let logged = Logged { closed, ..numbered(1_000) };
+        let (gist, whole) = (closed.clone().gist(), Some(Box::new(closed)));
+        let logged = Logged { gist, whole, ..numbered(1_000) };
         let (error, is_error, severity) = expect;
         let span = &spans_of(&logged)[0];
         assert_eq!(text(&span.attributes, "error.type"), error);

@@ -141,7 +141,7 @@ pub(super) fn check(world: &SimWorld, visits: &[Visit]) {
     });
     for line in &*lines {
         let is_kept = line.is_kept();
-        sim.check(line.payload.is_none() || is_kept, || format!("{}: copied and not kept", line.request_id));
+        sim.check(line.payload.is_none() || is_kept, || format!("{}: copied and not kept", line.request_id.as_str()));
     }
     for visit in visits {
         for (number, ask) in visit.asks[..visit.asked].iter().enumerate() {
@@ -172,7 +172,7 @@ impl Check<'_> {
 
     fn exchange(&self, lines: &[Logged]) {
         let name = format!("sim-{}", self.ask.id);
-        let of_it: Vec<_> = lines.iter().filter(|line| *line.request_id == *name).collect();
+        let of_it: Vec<_> = lines.iter().filter(|line| line.request_id.as_str() == name).collect();
         let is_told = self.answer.is_some_and(|answer| answer.field("x-request-id") == Some(&*name));
         let is_seen = self.world.seen.borrow().contains_key(&self.ask.id);
         let is_right = of_it.len() == 1 || (of_it.is_empty() && !is_told && !is_seen);
@@ -196,7 +196,7 @@ impl Check<'_> {
         };
         let is_kept = line.is_kept();
         self.that(expect.is_none_or(|expect| expect == is_kept), || {
-            format!("kept: {is_kept}, and must: {must:?}, {:?}", line.closed.outcome())
+            format!("kept: {is_kept}, and must: {must:?}, {:?}", line.gist.outcome)
         });
         let is_silent = kept.is_none_or(|kept| self.wish.is_silent(kept));
         self.that(!is_silent || line.payload.is_none(), || "somebody said no and it was copied".to_owned());
@@ -242,7 +242,7 @@ impl Check<'_> {
     fn response(&self, response: &Copied, answer: &Answer, line: &Logged, most: usize) {
         let got = without_comments(&answer.payload);
         let is_lost = !answer.whole && self.visit.was_reset;
-        let has_all = self.visit.is_patient() && !is_lost && line.closed.outcome() != Outcome::ClientGone;
+        let has_all = self.visit.is_patient() && !is_lost && line.gist.outcome != Outcome::ClientGone;
         let is_same = if has_all {
             response.whole_bytes == got.len() as u64 && response.bytes == got[..got.len().min(most)]
         } else {

@@ -298,7 +298,8 @@ impl SimWorld {
     }
 
     fn hand_over(&self, line: Logged) {
-        check::observe(line.closed.clone());
+        let whole = line.whole.as_deref().cloned();
+        check::observe(whole.expect("this world wants records"));
         self.lines.borrow_mut().push(line);
     }
 
@@ -412,6 +413,10 @@ impl World for Surroundings {
 
     fn local(&self) -> &Local<SimWire> {
         &self.0.local
+    }
+
+    fn wants_records(&self) -> bool {
+        true
     }
 
     fn log(&self, line: impl FnOnce() -> Logged) {

@@ -3,45 +3,60 @@
 //!
 //! Invariant: an id is visible ASCII without a space; it can be logged, searched and sent on as it is.
 
-use smallvec::SmallVec;
+/// A request's id; empty until its head was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestId {
+    /// A UUID: there is nothing in it that one would have to hide.
+    Ours([u8; UUID_BYTES]),
+    Theirs(Box<str>),
+}
 
-/// A request's id; empty until its head was read. Ours fit in place, as nearly all of clients do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestId(SmallVec<[u8; 36]>);
+const UUID_BYTES: usize = 36;
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self::Theirs(Box::default())
+    }
+}
 
 impl RequestId {
     /// The client's own, if it is short and made of letters, digits, hyphens and underscores.
     pub fn theirs(id: &[u8]) -> Option<Self> {
-        let is_fit = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        ((1..=128).contains(&id.len()) && id.iter().all(is_fit)).then(|| Self(SmallVec::from_slice(id)))
+        let is_fit = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        let id = std::str::from_utf8(id).ok()?;
+        ((1..=128).contains(&id.len()) && id.bytes().all(is_fit)).then(|| Self::Theirs(id.into()))
     }
 
     /// One for a request whose client gave none.
     pub fn fresh(unix_ms: u64, chance: [u64; 2]) -> Self {
-        Self(SmallVec::from_buf(uuid_v7(unix_ms, chance)))
+        Self::Ours(uuid_v7(unix_ms, chance))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_bytes().is_empty()
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match self {
+            Self::Ours(id) => id,
+            Self::Theirs(id) => id.as_bytes(),
+        }
     }
-}
 
-impl From<&RequestId> for Box<str> {
-    fn from(id: &RequestId) -> Self {
-        String::from_utf8_lossy(&id.0).into()
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Ours(id) => std::str::from_utf8(id).unwrap_or_default(),
+            Self::Theirs(id) => id,
+        }
     }
 }
 
 /// RFC 9562 §5.7: 48 bits of time, then chance around the version (7) and the variant (binary 10).
-fn uuid_v7(unix_ms: u64, chance: [u64; 2]) -> [u8; 36] {
+fn uuid_v7(unix_ms: u64, chance: [u64; 2]) -> [u8; UUID_BYTES] {
     let high = unix_ms << 16 | 0x7000 | chance[0] & 0x0fff;
     let low = 1 << 63 | chance[1] >> 2;
     let [a, b, c, d] = [high >> 32, high, low >> 32, low].map(|half| hex(half & 0xffff_ffff));
-    let mut text = [b'-'; 36];
+    let mut text = [b'-'; UUID_BYTES];
     text[..8].copy_from_slice(&a);
     text[9..13].copy_from_slice(&b[..4]);
     text[14..18].copy_from_slice(&b[4..]);
@@ -67,14 +82,21 @@ fn hex(number: u64) -> [u8; 8] {
 mod tests {
     use super::*;
 
+    /// Whatever it is.
+    impl From<&str> for RequestId {
+        fn from(id: &str) -> Self {
+            Self::Theirs(id.into())
+        }
+    }
+
     #[test]
     fn a_fresh_id_is_the_uuid_of_its_moment() {
         #[track_caller]
         fn check(unix_ms: u64, chance: [u64; 2], expect: &str) {
             let ours = RequestId::fresh(unix_ms, chance);
             assert_eq!(ours.as_bytes(), expect.as_bytes());
-            assert!(!ours.0.spilled(), "it lies in place");
-            assert_eq!(RequestId::theirs(ours.as_bytes()), Some(ours));
+            let theirs = RequestId::theirs(ours.as_bytes()).expect("it is fit");
+            assert_eq!(theirs.as_str(), ours.as_str());
         }
         // The example of RFC 9562, appendix A.6.
         let chance = [0x0cc3, 0x18c4_dc0c_0c07_398f << 2];
