@@ -3,6 +3,7 @@
 pub mod address;
 pub mod calendar;
 pub mod glob;
+pub mod hex;
 pub mod ids;
 pub mod limits;
 pub mod money;

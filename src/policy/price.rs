@@ -18,7 +18,7 @@ pub struct Used {
 }
 
 /// Prices are for so many tokens.
-const TOKENS: u128 = 1_000_000;
+const TOKENS: u64 = 1_000_000;
 
 /// What `used` costs, to the nearest nano-dollar. `None`: something was put out that has no price, or it is more than can
 /// be counted.
@@ -42,10 +42,22 @@ pub fn cost(price: &Price, used: Used) -> Option<NanoUsd> {
         (reasoning, rates.reasoning.unwrap_or(output)),
         (audio_completion, rates.audio_output.unwrap_or(output)),
     ];
-    let sum = parts.into_iter().try_fold(0_u128, |sum, (tokens, rate)| {
+    let narrow = parts
+        .into_iter()
+        .try_fold(TOKENS / 2, |sum, (tokens, rate)| sum.checked_add(tokens.checked_mul(rate.0)?));
+    match narrow {
+        Some(sum) => Some(NanoUsd(sum / TOKENS)),
+        None => wide(parts),
+    }
+}
+
+/// What costs more than thousands of dollars.
+#[cold]
+fn wide(parts: [(u64, NanoUsd); 6]) -> Option<NanoUsd> {
+    let sum = parts.into_iter().try_fold(u128::from(TOKENS / 2), |sum, (tokens, rate)| {
         sum.checked_add(u128::from(tokens).checked_mul(u128::from(rate.0))?)
-    })?;
-    u64::try_from(sum.checked_add(TOKENS / 2)? / TOKENS).ok().map(NanoUsd)
+    });
+    u64::try_from(sum? / u128::from(TOKENS)).ok().map(NanoUsd)
 }
 
 #[cfg(test)]
@@ -109,6 +121,17 @@ mod tests {
         let embedding = Price { rates, ..Price::default() };
         check(&embedding, Used { prompt: 4, ..Used::default() }, Some("0.00001"));
         check(&embedding, Used { prompt: 4, completion: 1, ..Used::default() }, None);
+    }
+
+    #[test]
+    fn a_sum_that_needs_wide_arithmetic_is_as_exact() {
+        let rates = Rates { input: NanoUsd(1 << 40), output: Some(NanoUsd(1)), ..Rates::default() };
+        let sum = |tokens: u128| u64::try_from((tokens * (1 << 40) + 500_000) / 1_000_000).ok();
+        for prompt in [1, (1 << 24) - 1, 1 << 24, (1 << 24) + 1, 1 << 43, 1 << 60] {
+            let used = Used { prompt, ..Used::default() };
+            let cost = cost(&Price { rates, ..price() }, used);
+            assert_eq!(cost, sum(prompt.into()).map(NanoUsd), "{prompt}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::http1::{
     fields::{self, Field},
     render::HeaderSafe,
 };
+use crate::base::hex;
 
 /// A trace's number; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +137,9 @@ impl TraceParent {
     /// The field's value, in version 00.
     pub fn render(self) -> [u8; TRACE_PARENT_BYTES] {
         let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        put_hex(&mut out[3..35], &self.trace.bytes());
-        put_hex(&mut out[36..52], &self.span.bytes());
-        put_hex(&mut out[53..55], &[self.flags.0]);
+        hex::put(&self.trace.bytes(), &mut out[3..35]);
+        hex::put(&self.span.bytes(), &mut out[36..52]);
+        hex::put(&[self.flags.0], &mut out[53..55]);
         out
     }
 }
@@ -217,13 +218,6 @@ fn hex(digits: &[u8]) -> Option<u128> {
         };
         Some(number << 4 | u128::from(digit))
     })
-}
-
-fn put_hex(out: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]];
-    }
 }
 
 /// What is read is written as it was, as far as version 00 goes; and nothing else is taken for it.

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     base::{
         calendar::{date, day},
+        hex,
         money::NanoUsd,
     },
     wire::trace_context::TraceId,
@@ -128,9 +129,7 @@ fn dotted(address: Ipv4Addr, text: &mut Vec<u8>) {
 /// Thirty-two hexadecimal digits.
 pub(super) fn trace(trace: TraceId, text: &mut Vec<u8>) {
     let mut digits = [0; 32];
-    for (place, byte) in digits.chunks_exact_mut(2).zip(trace.bytes()) {
-        place.copy_from_slice(&HEX_PAIRS[usize::from(byte)]);
-    }
+    hex::put(&trace.bytes(), &mut digits);
     text.extend_from_slice(&digits);
 }
 
@@ -145,17 +144,6 @@ const PAIRS: [[u8; 2]; 100] = {
     let (mut pairs, mut index) = ([[b'0'; 2]; 100], 0_u8);
     while index < 100 {
         pairs[index as usize] = [b'0' + index / 10, b'0' + index % 10];
-        index += 1;
-    }
-    pairs
-};
-
-/// 00 to ff.
-const HEX_PAIRS: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let (mut pairs, mut index) = ([[0; 2]; 256], 0);
-    while index < 256 {
-        pairs[index] = [DIGITS[index >> 4], DIGITS[index & 15]];
         index += 1;
     }
     pairs

@@ -45,9 +45,9 @@ pub struct Told<'a> {
 
 /// What clients write as they like. A key ends up there sooner than one thinks.
 struct Names<'a> {
-    request_id: Cow<'a, str>,
-    asked: Cow<'a, str>,
-    used: Cow<'a, str>,
+    request_id: Cow<'a, [u8]>,
+    asked: Cow<'a, [u8]>,
+    used: Cow<'a, [u8]>,
 }
 
 impl<'a> Told<'a> {
@@ -60,8 +60,11 @@ impl<'a> Told<'a> {
         let model = |name: &'a ModelName| words.shown.masked(words.rules, name);
         self.names.get_or_init(|| Names {
             request_id: match &logged.request_id {
-                id @ RequestId::Ours(_) => Cow::Borrowed(id.as_str()),
-                RequestId::Theirs(id) => masked(&KEYS_ALONE, id),
+                RequestId::Ours(id) => Cow::Borrowed(id),
+                RequestId::Theirs(id) => match masked(&KEYS_ALONE, id) {
+                    Cow::Borrowed(id) => Cow::Borrowed(id.as_bytes()),
+                    Cow::Owned(id) => Cow::Owned(id.into_bytes()),
+                },
             },
             asked: model(&logged.gist.model_asked),
             used: model(&logged.gist.model_used),
@@ -143,7 +146,8 @@ impl<F: FnMut(Name, Value<'_>)> Listener for F {
 /// A member's value.
 pub(in crate::control) enum Value<'a> {
     Absent,
-    Text(&'a str),
+    /// UTF-8; whoever needs to know looks at it again.
+    Text(&'a [u8]),
     /// One of our own words, of which none needs an escape.
     Word(&'static str),
     Number(u64),
@@ -161,7 +165,7 @@ pub(in crate::control) enum Value<'a> {
 
 impl<'a> From<Option<&'a str>> for Value<'a> {
     fn from(text: Option<&'a str>) -> Self {
-        text.map_or(Self::Absent, Value::Text)
+        text.map_or(Self::Absent, |text| Self::Text(text.as_bytes()))
     }
 }
 
@@ -224,10 +228,10 @@ pub(super) fn row(told: &Told<'_>) -> Row {
     let caller = logged.caller.as_ref();
     Row {
         ended_unix_ms: logged.ended_unix_ms,
-        request_id: names.request_id.clone().into_owned(),
+        request_id: String::from_utf8_lossy(&names.request_id).into_owned(),
         caller_id: caller.map(|caller| caller.id.to_string()).unwrap_or_default(),
         caller: caller.map(|caller| caller.name.to_string()).unwrap_or_default(),
-        model: names.asked.clone().into_owned(),
+        model: String::from_utf8_lossy(&names.asked).into_owned(),
         provider: record.provider.and_then(|id| words.roll.name(id)).unwrap_or_default().to_owned(),
         status: record.status,
         line: String::from_utf8(text).unwrap_or_default(),
@@ -236,7 +240,7 @@ pub(super) fn row(told: &Told<'_>) -> Row {
 }
 
 /// Empty is what was never known.
-fn known(text: &str) -> Value<'_> {
+fn known(text: &[u8]) -> Value<'_> {
     if text.is_empty() { Value::Absent } else { Value::Text(text) }
 }
 
@@ -276,11 +280,11 @@ fn logfmt_member(name: Name, value: Value<'_>, text: &mut Vec<u8>) {
     }
     text.extend_from_slice(name.plain.as_bytes());
     text.push(b'=');
-    let is_plain = |byte: u8| {
+    let is_plain = |byte: &u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b'@' | b'+')
     };
     match value {
-        Value::Text(value) if value.is_empty() || !value.bytes().all(is_plain) => quoted(value, text),
+        Value::Text(value) if value.is_empty() || !value.iter().all(is_plain) => quoted(value, text),
         plain => bare(plain, text),
     }
 }
@@ -289,7 +293,8 @@ fn logfmt_member(name: Name, value: Value<'_>, text: &mut Vec<u8>) {
 fn bare(value: Value<'_>, text: &mut Vec<u8>) {
     match value {
         Value::Absent => {}
-        Value::Text(value) | Value::Word(value) => text.extend_from_slice(value.as_bytes()),
+        Value::Text(value) => text.extend_from_slice(value),
+        Value::Word(value) => text.extend_from_slice(value.as_bytes()),
         Value::Number(number) => digits::number(number, text),
         Value::Usd(cost) => digits::usd(cost, text),
         Value::Flag(true) => text.extend_from_slice(b"true"),
@@ -302,16 +307,40 @@ fn bare(value: Value<'_>, text: &mut Vec<u8>) {
 }
 
 /// A JSON string, which is also what logfmt's readers expect between quotes.
-fn quoted(value: &str, text: &mut Vec<u8>) {
+fn quoted(value: &[u8], text: &mut Vec<u8>) {
     text.push(b'"');
-    // Looked at to the end, and not to the first that is not: eight bytes and more at a time.
-    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\');
-    if value.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
-        text.extend_from_slice(value.as_bytes());
+    if needs_no_escape(value) {
+        text.extend_from_slice(value);
     } else {
-        value.chars().for_each(|c| escaped(c, text));
+        String::from_utf8_lossy(value).chars().for_each(|c| escaped(c, text));
     }
     text.push(b'"');
+}
+
+/// Whether all of it is visible ASCII or spaces, without quotes and backslashes.
+fn needs_no_escape(value: &[u8]) -> bool {
+    match (value.as_chunks(), value.last_chunk()) {
+        ((words, _), Some(last)) => {
+            words.iter().chain([last]).fold(0, |found, word| found | unfit(word)) == 0
+        }
+        ((_, few), None) => {
+            let mut word = [b' '; 8];
+            word[..few.len()].copy_from_slice(few);
+            unfit(&word) == 0
+        }
+    }
+}
+
+/// Not zero if one of eight bytes needs an escape.
+fn unfit(word: &[u8; 8]) -> u64 {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    let word = u64::from_ne_bytes(*word);
+    // The high bit of each byte below a bound is set, and perhaps of some above the first such byte.
+    let below = |word: u64, bound: u8| word.wrapping_sub(each(bound)) & !word;
+    let is = |byte: u8| below(word ^ each(byte), 1);
+    (below(word, b' ') | is(b'"') | is(b'\\') | is(0x7f) | word) & each(0x80)
 }
 
 #[cold]

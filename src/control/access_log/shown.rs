@@ -16,19 +16,21 @@ const PLACES: usize = 16;
 pub(super) struct Shown(RefCell<[ModelName; PLACES]>);
 
 impl Shown {
-    /// The name as it may be shown. The `rules` are always the same.
-    pub(super) fn masked<'n>(&self, rules: &Rules, name: &'n ModelName) -> Cow<'n, str> {
+    /// The name as it may be shown, in UTF-8. The `rules` are always the same.
+    pub(super) fn masked<'n>(&self, rules: &Rules, name: &'n ModelName) -> Cow<'n, [u8]> {
         let bytes = name.as_bytes();
         let last = bytes.last().copied().unwrap_or_default();
         let kept = &mut self.0.borrow_mut()[(bytes.len() + usize::from(last)) % PLACES];
         if *kept == *name {
-            return Cow::Borrowed(name.as_str());
+            return Cow::Borrowed(bytes);
         }
-        let masked = masked(rules, name.as_str());
-        if let Cow::Borrowed(_) = masked {
-            kept.clone_from(name);
+        match masked(rules, name.as_str()) {
+            Cow::Borrowed(shown) => {
+                kept.clone_from(name);
+                Cow::Borrowed(shown.as_bytes())
+            }
+            Cow::Owned(shown) => Cow::Owned(shown.into_bytes()),
         }
-        masked
     }
 }
 
@@ -43,7 +45,7 @@ mod tests {
         let names = ["", "gpt-4o", "gpt-5o", "a@b.co", "sk-proj-0123456789", "é", "gpt-4o", "a@b.co"];
         for name in names.iter().chain(&names).copied() {
             let expect = masked(&rules, name);
-            assert_eq!(shown.masked(&rules, &name.into()), expect);
+            assert_eq!(*shown.masked(&rules, &name.into()), *expect.as_bytes());
         }
     }
 }

@@ -184,7 +184,8 @@ impl Listener for Attributes<'_> {
         match value {
             // Said by the record itself.
             Value::Absent | Value::Time { .. } | Value::Trace(_) => {}
-            Value::Text(value) | Value::Word(value) => text_attribute(to, name, value.as_bytes()),
+            Value::Text(value) => text_attribute(to, name, value),
+            Value::Word(value) => text_attribute(to, name, value.as_bytes()),
             Value::Address(address) => {
                 // Its length is known when it is there.
                 let start = to.len();
@@ -331,7 +332,8 @@ pub(super) mod tests {
             let name = name.plain;
             _ = match value {
                 Value::Absent | Value::Time { .. } | Value::Trace(_) => &mut attributes,
-                Value::Text(text) | Value::Word(text) => attributes.text(name, text),
+                Value::Text(text) => attributes.text(name, std::str::from_utf8(text).expect("text")),
+                Value::Word(word) => attributes.text(name, word),
                 Value::Address(address) => attributes.text(name, &address.to_canonical().to_string()),
                 Value::Number(number) => attributes.number(name, number),
                 Value::Flag(flag) => attributes.flag(name, flag),

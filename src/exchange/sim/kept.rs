@@ -141,7 +141,9 @@ pub(super) fn check(world: &SimWorld, visits: &[Visit]) {
     });
     for line in &*lines {
         let is_kept = line.is_kept();
-        sim.check(line.payload.is_none() || is_kept, || format!("{}: copied and not kept", line.request_id.as_str()));
+        sim.check(line.payload.is_none() || is_kept, || {
+            format!("{}: copied and not kept", line.request_id.as_str())
+        });
     }
     for visit in visits {
         for (number, ask) in visit.asks[..visit.asked].iter().enumerate() {
