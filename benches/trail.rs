@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::{
     base::{ids::ProviderId, now::Now},
-    ledger::trail::Trail,
+    ledger::{record::ModelName, trail::Trail},
     wire::trace_context::{Share, TraceParent},
 };
 
@@ -23,14 +23,14 @@ fn trail(bench: &mut Criterion) {
 
 fn exchange(bench: &mut Criterion, name: &str, client: Option<TraceParent>, share: Share) {
     bench.bench_function(&format!("trail/exchange of one attempt, {name}"), |b| {
-        let mut chance = 1u64;
+        let (mut chance, model) = (1u64, ModelName::from("gpt-4o-mini"));
         let mut next = || {
             chance = chance.wrapping_mul(0x2545_F491_4F6C_DD1D) + 1;
             chance
         };
         b.iter(|| {
             let mut trail = Box::new(Trail::join(black_box(client), true, share, &mut next));
-            trail.begin(ProviderId(0), "gpt-4o-mini", Now(1), &mut next);
+            trail.begin(ProviderId(0), &model, Now(1), &mut next);
             black_box(trail.onward());
             trail
         });

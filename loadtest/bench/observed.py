@@ -7,6 +7,10 @@ too; `otlp` is `on` with metrics, a log record for each exchange and one trace i
 everything. The shard has a core; the gateway's other threads run beside it, where provider and generator do. A round measures
 each once, in an order that turns; what counts is the ratio to `off` within the round. What was lost is told at the end.
 
+All are offered the same requests a second (`--rate`), for a shard that has less to do spends more on each request: it sleeps
+and is woken more often. `--saturated` sends each as many as it answers instead. What the gateway's other threads take then, they
+take from the generator, whose core is full: the more is observed, the fewer requests come, and this is in the ratios too.
+
 What one exchange in a hundred costs more with what was said is less than rounds differ. `--payload-all` tells it: of two
 gateways that keep every exchange, one with what was said, as many come in a second as one in a hundred would be, and are
 waited for until they are kept. A hundredth of the difference is told as a share of a request's CPU in `off`.
@@ -127,9 +131,19 @@ def kept(args, system):
     return report
 
 
+def offered(args, system):
+    if args.saturated:
+        return closed(args, system, 64, args.secs)
+    report = load(args, system, "--model", model(system, SMALL), "--rate", args.rate,
+                  "--warmup", "300ms", "--duration", f"{args.secs}s")
+    if not report["valid"]:
+        print(f"  ! {system.name}: {report['flaw']}", file=sys.stderr)
+    return report
+
+
 def measure(args, system, table):
     before = cpu_by_thread(system)
-    report = kept(args, system) if system.sample == 1 else closed(args, system, 64, args.secs)
+    report = kept(args, system) if system.sample == 1 else offered(args, system)
     after = cpu_by_thread(system)
     requests = report["all"]["requests"]
     if report["requests"]["errors"] or not requests:
@@ -171,6 +185,8 @@ def main():
     parser.add_argument("--load", default=str(HERE.parents[1] / "target/release/ringway-load"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--secs", type=float, default=1.0)
+    parser.add_argument("--rate", type=int, default=10_000, help="requests a second, the same for all")
+    parser.add_argument("--saturated", action="store_true", help="as many requests as are answered")
     parser.add_argument("--core", type=int, default=0, help="core of the gateways")
     parser.add_argument("--load-core", type=int, default=1, help="core of provider and generator")
     parser.add_argument("--payload-all", action="store_true", help="what it costs to keep what was said, and nothing else")

@@ -312,7 +312,7 @@ impl Course {
         self.note(snapshot, planned, facts, record);
         facts.mark(|marks| marks.tried = Some(world.now()));
         if let Some(trail) = &mut record.trail {
-            trail.begin(planned.provider.id, record.model_used.as_str(), world.now(), || world.random());
+            trail.begin(planned.provider.id, &record.model_used, world.now(), || world.random());
         }
     }
 

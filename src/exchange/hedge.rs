@@ -167,7 +167,7 @@ pub(super) async fn race<'w, 's, 'p, W: World>(
     let mut its = Record::new(record.operation, record.phases.started);
     its.trail = record.trail.as_ref().map(|trail| {
         let Planned { provider, model, .. } = second.attempted.planned;
-        Box::new(trail.beside(provider.id, model.as_ref(), world.now(), || world.random()))
+        Box::new(trail.beside(provider.id, &(&**model).into(), world.now(), || world.random()))
     });
     let Contest { which, ran, other } = {
         let lane = Lane::of(entitled, ask, second.attempted.planned.provider, record.phases.started);

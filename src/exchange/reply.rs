@@ -158,7 +158,7 @@ const NOTHING: HeaderSafe<'static> = HeaderSafe::fixed("-");
 fn ours_too(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
     who(writer, facts);
     writer.field(PROVIDER, told(facts.provider));
-    writer.field(MODEL, told(Some(facts.model.as_str())));
+    writer.field(MODEL, told(Some(facts.model.as_bytes())));
     writer.field(ROUTE, told(facts.route.as_deref()));
     // Also where nobody was asked: then it is 0, and there is neither a provider nor its model.
     writer.number(ATTEMPTS, u64::from(facts.attempts));
@@ -170,7 +170,7 @@ pub(super) fn comment_late(facts: &Facts<'_>) -> Vec<u8> {
     let attempts = facts.attempts.to_string();
     let all = [
         (": ", PROVIDER, told(facts.provider).bytes()),
-        (" ", MODEL, told(Some(facts.model.as_str())).bytes()),
+        (" ", MODEL, told(Some(facts.model.as_bytes())).bytes()),
         (" ", ATTEMPTS, attempts.as_bytes()),
     ];
     for (before, name, value) in all {
@@ -182,14 +182,14 @@ pub(super) fn comment_late(facts: &Facts<'_>) -> Vec<u8> {
     comment
 }
 
-fn told(text: Option<&str>) -> HeaderSafe<'_> {
-    text.filter(|text| !text.is_empty()).and_then(|text| HeaderSafe::new(text.as_bytes())).unwrap_or(NOTHING)
+fn told<T: AsRef<[u8]> + ?Sized>(text: Option<&T>) -> HeaderSafe<'_> {
+    text.map(T::as_ref).filter(|text| !text.is_empty()).and_then(HeaderSafe::new).unwrap_or(NOTHING)
 }
 
 /// Which request this answers, and what its client has left.
 fn who(writer: &mut HeadWriter<'_>, facts: &Facts<'_>) {
-    if let Some(id) = HeaderSafe::new(facts.id.as_bytes()) {
-        writer.field("x-request-id", id);
+    if !facts.id.is_empty() {
+        writer.field("x-request-id", HeaderSafe::of(&facts.id));
     }
     facts.told.write(writer);
 }

@@ -3,19 +3,23 @@
 //!
 //! Invariant: an id is visible ASCII without a space; it can be logged, searched and sent on as it is.
 
+use super::http1::render::FieldText;
 use crate::base::hex;
 
 /// A request's id; empty until its head was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestId(Id);
+
+// Ours lies in place, as it is made for nearly every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestId {
-    /// A UUID: there is nothing in it that one would have to hide.
+enum Id {
     Ours([u8; UUID_BYTES]),
     Theirs(Box<str>),
 }
 
 const UUID_BYTES: usize = 36;
 
-impl Default for RequestId {
+impl Default for Id {
     fn default() -> Self {
         Self::Theirs(Box::default())
     }
@@ -26,29 +30,36 @@ impl RequestId {
     pub fn theirs(id: &[u8]) -> Option<Self> {
         let is_fit = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
         let id = std::str::from_utf8(id).ok()?;
-        ((1..=128).contains(&id.len()) && id.bytes().all(is_fit)).then(|| Self::Theirs(id.into()))
+        ((1..=128).contains(&id.len()) && id.bytes().all(is_fit)).then(|| Self(Id::Theirs(id.into())))
     }
 
     /// One for a request whose client gave none.
     pub fn fresh(unix_ms: u64, chance: [u64; 2]) -> Self {
-        Self::Ours(uuid_v7(unix_ms, chance))
+        Self(Id::Ours(uuid_v7(unix_ms, chance)))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.as_bytes().is_empty()
+        self.value().is_empty()
     }
 
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Ours(id) => id,
-            Self::Theirs(id) => id.as_bytes(),
-        }
+    /// Made here: there is nothing in it that one would have to hide.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.0, Id::Ours(_))
     }
 
     pub fn as_str(&self) -> &str {
-        match self {
-            Self::Ours(id) => std::str::from_utf8(id).unwrap_or_default(),
-            Self::Theirs(id) => id,
+        match &self.0 {
+            Id::Ours(id) => std::str::from_utf8(id).unwrap_or_default(),
+            Id::Theirs(id) => id,
+        }
+    }
+}
+
+impl FieldText for RequestId {
+    fn value(&self) -> &[u8] {
+        match &self.0 {
+            Id::Ours(id) => id,
+            Id::Theirs(id) => id.as_bytes(),
         }
     }
 }
@@ -82,7 +93,7 @@ mod tests {
     /// Whatever it is.
     impl From<&str> for RequestId {
         fn from(id: &str) -> Self {
-            Self::Theirs(id.into())
+            Self(Id::Theirs(id.into()))
         }
     }
 
@@ -91,8 +102,8 @@ mod tests {
         #[track_caller]
         fn check(unix_ms: u64, chance: [u64; 2], expect: &str) {
             let ours = RequestId::fresh(unix_ms, chance);
-            assert_eq!(ours.as_bytes(), expect.as_bytes());
-            let theirs = RequestId::theirs(ours.as_bytes()).expect("it is fit");
+            assert_eq!(ours.value(), expect.as_bytes());
+            let theirs = RequestId::theirs(ours.value()).expect("it is fit");
             assert_eq!(theirs.as_str(), ours.as_str());
         }
         // The example of RFC 9562, appendix A.6.
@@ -107,7 +118,7 @@ mod tests {
         #[track_caller]
         fn check(id: &[u8], is_fit: bool) {
             let taken = RequestId::theirs(id);
-            assert_eq!(taken.as_ref().map(RequestId::as_bytes), is_fit.then_some(id));
+            assert_eq!(taken.as_ref().map(FieldText::value), is_fit.then_some(id));
         }
         check(b"0193-abc_D", true);
         check(&[b'x'; 128], true);

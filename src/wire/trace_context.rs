@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use super::http1::{
     Known,
     fields::{self, Field},
-    render::HeaderSafe,
+    render::FieldText,
 };
 use crate::base::hex;
 
@@ -135,28 +135,30 @@ impl TraceParent {
     }
 
     /// The field's value, in version 00.
-    pub fn render(self) -> [u8; TRACE_PARENT_BYTES] {
+    pub fn render(self) -> TraceParentText {
         let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
         hex::put(&self.trace.bytes(), &mut out[3..35]);
         hex::put(&self.span.bytes(), &mut out[36..52]);
         hex::put(&[self.flags.0], &mut out[53..55]);
-        out
+        TraceParentText(out)
     }
 }
 
 /// What an upstream is told of the trace in the place of what the client said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Onward {
-    pub parent: [u8; TRACE_PARENT_BYTES],
+    pub parent: TraceParent,
     /// Whether the client's `tracestate` goes with it.
     pub keeps_state: bool,
 }
 
-impl Onward {
-    pub fn parent(&self) -> HeaderSafe<'_> {
-        let safe = HeaderSafe::new(&self.parent);
-        debug_assert!(safe.is_some(), "digits and hyphens");
-        safe.unwrap_or(const { HeaderSafe::fixed("") })
+/// A `traceparent` as it is written: digits and hyphens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParentText([u8; TRACE_PARENT_BYTES]);
+
+impl FieldText for TraceParentText {
+    fn value(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -225,8 +227,8 @@ fn hex(digits: &[u8]) -> Option<u128> {
 pub fn fuzz_trace_parent(data: &[u8]) {
     if let Some(read) = TraceParent::parse(data) {
         let again = read.render();
-        assert_eq!(TraceParent::parse(&again), Some(read));
-        assert_eq!(again[3..52], data[3..52], "trace and span are as they came");
+        assert_eq!(TraceParent::parse(again.value()), Some(read));
+        assert_eq!(again.value()[3..52], data[3..52], "trace and span are as they came");
     }
     let _ = is_member(data);
 }
@@ -241,7 +243,7 @@ mod tests {
     #[track_caller]
     fn check(value: &str, expect: Option<&str>) {
         let read = TraceParent::parse(value.as_bytes());
-        let written = read.map(|read| String::from_utf8(read.render().to_vec()).expect("ASCII"));
+        let written = read.map(|read| String::from_utf8(read.render().value().to_vec()).expect("ASCII"));
         assert_eq!(written.as_deref(), expect, "{value}");
     }
 

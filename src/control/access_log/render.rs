@@ -12,9 +12,9 @@ use crate::{
     control::log_store::Row,
     ledger::{gist::TokenSource, logged::Logged, record::ModelName},
     wire::{
+        http1::render::FieldText,
         mask::{Rules, masked},
         openai::endpoint::Endpoint,
-        request_id::RequestId,
         trace_context::TraceId,
     },
 };
@@ -60,15 +60,19 @@ impl<'a> Told<'a> {
         let model = |name: &'a ModelName| words.shown.masked(words.rules, name);
         self.names.get_or_init(|| Names {
             request_id: match &logged.request_id {
-                RequestId::Ours(id) => Cow::Borrowed(id),
-                RequestId::Theirs(id) => match masked(&KEYS_ALONE, id) {
-                    Cow::Borrowed(id) => Cow::Borrowed(id.as_bytes()),
-                    Cow::Owned(id) => Cow::Owned(id.into_bytes()),
-                },
+                ours if ours.is_ours() => Cow::Borrowed(ours.value()),
+                theirs => bytes(masked(&KEYS_ALONE, theirs.as_str())),
             },
             asked: model(&logged.gist.model_asked),
             used: model(&logged.gist.model_used),
         })
+    }
+}
+
+pub(super) fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     }
 }
 

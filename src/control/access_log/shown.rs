@@ -24,13 +24,11 @@ impl Shown {
         if *kept == *name {
             return Cow::Borrowed(bytes);
         }
-        match masked(rules, name.as_str()) {
-            Cow::Borrowed(shown) => {
-                kept.clone_from(name);
-                Cow::Borrowed(shown.as_bytes())
-            }
-            Cow::Owned(shown) => Cow::Owned(shown.into_bytes()),
+        let masked = masked(rules, name.as_str());
+        if let Cow::Borrowed(_) = masked {
+            kept.clone_from(name);
         }
+        super::render::bytes(masked)
     }
 }
 

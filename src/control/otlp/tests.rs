@@ -59,11 +59,11 @@ fn exchange(client: Option<&[u8]>, share: Share) -> Logged {
     let mut chance = || chance.next().expect("no end");
     let mut record = Record::new("chat", Now(1_000_000));
     let mut trail = Trail::join(client.and_then(TraceParent::parse), false, share, &mut chance);
-    trail.begin(ProviderId(0), "a", Now(2_000_000), &mut chance);
+    trail.begin(ProviderId(0), &"a".into(), Now(2_000_000), &mut chance);
     if let Some(tried) = trail.last_try() {
         (tried.ended, tried.failure) = (Some(Now(3_000_000)), Some("lost"));
     }
-    trail.begin(ProviderId(1), "me@example.com", Now(4_000_000), &mut chance);
+    trail.begin(ProviderId(1), &"me@example.com".into(), Now(4_000_000), &mut chance);
     if let Some(tried) = trail.last_try() {
         (tried.status, tried.reused) = (200, true);
     }

@@ -30,9 +30,21 @@ impl<'a> HeaderSafe<'a> {
         Self(value)
     }
 
+    /// What its type lets be nothing else, without a look at it.
+    pub fn of(text: &'a impl FieldText) -> Self {
+        let value = text.value();
+        debug_assert_eq!(Self::new(value), Some(Self(value)), "its type says so");
+        Self(value)
+    }
+
     pub fn bytes(self) -> &'a [u8] {
         self.0
     }
+}
+
+/// Text that can only be made of visible ASCII.
+pub trait FieldText {
+    fn value(&self) -> &[u8];
 }
 
 impl HeaderSafe<'static> {

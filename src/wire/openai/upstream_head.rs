@@ -46,7 +46,7 @@ pub fn write(
     let credential = ours.line(to.credential_line);
     let mut seen = 0u64;
     if let Some(trace) = trace {
-        ours.field(Known::TraceParent.text(), trace.parent());
+        ours.field(Known::TraceParent.text(), HeaderSafe::of(&trace.parent.render()));
     }
     for field in head.fields.iter() {
         let bit = field.known.bit();
@@ -79,9 +79,12 @@ fn is_passed_on(field: Known) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::http1::{
-        head::{HeadLimits, parse_request},
-        render::TargetSafe,
+    use crate::wire::{
+        http1::{
+            head::{HeadLimits, parse_request},
+            render::TargetSafe,
+        },
+        trace_context::TraceParent,
     };
 
     #[track_caller]
@@ -120,9 +123,8 @@ mod tests {
         check(&theirs, &theirs);
         // Not read, not judged: two of them stay two.
         check("traceparent: x\r\ntraceparent: y\r\n", "traceparent: x\r\ntraceparent: y\r\n");
-        let mut trace =
-            Onward { parent: *b"00-00000000000000000000000000000000-0000000000000000-00", keeps_state: true };
-        trace.parent.copy_from_slice(parent('2').as_bytes());
+        let known = TraceParent::parse(parent('2').as_bytes()).expect("a parent");
+        let trace = Onward { parent: known, keeps_state: true };
         let ours = format!("traceparent: {}\r\n", parent('2'));
         check_traced(&theirs, Some(&trace), &format!("{ours}tracestate: a=1\r\ntracestate: b=2\r\n"));
         check_traced(&theirs, Some(&Onward { keeps_state: false, ..trace }), &ours);
