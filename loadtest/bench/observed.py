@@ -8,8 +8,9 @@ everything. The shard has a core; the gateway's other threads run beside it, whe
 each once, in an order that turns; what counts is the ratio to `off` within the round. What was lost is told at the end.
 
 All are offered the same requests a second (`--rate`), for a shard that has less to do spends more on each request: it sleeps
-and is woken more often. `--saturated` sends each as many as it answers instead. What the gateway's other threads take then, they
-take from the generator, whose core is full: the more is observed, the fewer requests come, and this is in the ratios too.
+and is woken more often. `--saturated` sends each as many as it answers instead. The core that the gateway's other threads share with
+the generator is full then, and what they took would be missing to the generator: the more was observed, the fewer requests
+came. So they give way (`nice`), which a shard that has its core for itself does not feel; lines may be lost by it, and are told.
 
 What one exchange in a hundred costs more with what was said is less than rounds differ. `--payload-all` tells it: of two
 gateways that keep every exchange, one with what was said, as many come in a second as one in a hundred would be, and are
@@ -208,7 +209,8 @@ def main():
                 config.write_text(fill(text, PORT=listen, ADMIN=admin, UPSTREAM=f"127.0.0.1:{port}", CORE=args.core,
                                        DIR=directory, NAME=name, SAMPLE=sample, PAYLOAD=payload,
                                        COLLECTOR=collector.server_address[1]))
-                systems.append(start(name, [args.gateway, "run", "-c", config], listen, log))
+                nice = ["nice", "-n", "5"] if args.saturated else []
+                systems.append(start(name, [*nice, args.gateway, "run", "-c", config], listen, log))
                 systems[-1].sample, systems[-1].admin = sample, admin
             for order in rounds_of(args, systems, "observed"):
                 for system in order:
