@@ -8,9 +8,10 @@ everything. The shard has a core; the gateway's other threads run beside it, whe
 each once, in an order that turns; what counts is the ratio to `off` within the round. What was lost is told at the end.
 
 All are offered the same requests a second (`--rate`), for a shard that has less to do spends more on each request: it sleeps
-and is woken more often. `--saturated` sends each as many as it answers instead. The core that the gateway's other threads share with
-the generator is full then, and what they took would be missing to the generator: the more was observed, the fewer requests
-came. So they give way (`nice`), which a shard that has its core for itself does not feel; lines may be lost by it, and are told.
+and is woken more often; against that, what is observed looks small. `--saturated` sends each as many as it answers instead. The core
+that the gateway's other threads share with the generator is full then, and what they take is missing to the generator: the more
+is observed, the fewer requests come. With `--nice 5` they give way, which a shard that has its core for itself does not feel;
+lines may be lost by it, which costs nothing, and is told.
 
 What one exchange in a hundred costs more with what was said is less than rounds differ. `--payload-all` tells it: of two
 gateways that keep every exchange, one with what was said, as many come in a second as one in a hundred would be, and are
@@ -188,6 +189,7 @@ def main():
     parser.add_argument("--secs", type=float, default=1.0)
     parser.add_argument("--rate", type=int, default=10_000, help="requests a second, the same for all")
     parser.add_argument("--saturated", action="store_true", help="as many requests as are answered")
+    parser.add_argument("--nice", type=int, default=0, help="how far the gateways give way")
     parser.add_argument("--core", type=int, default=0, help="core of the gateways")
     parser.add_argument("--load-core", type=int, default=1, help="core of provider and generator")
     parser.add_argument("--payload-all", action="store_true", help="what it costs to keep what was said, and nothing else")
@@ -209,7 +211,7 @@ def main():
                 config.write_text(fill(text, PORT=listen, ADMIN=admin, UPSTREAM=f"127.0.0.1:{port}", CORE=args.core,
                                        DIR=directory, NAME=name, SAMPLE=sample, PAYLOAD=payload,
                                        COLLECTOR=collector.server_address[1]))
-                nice = ["nice", "-n", "5"] if args.saturated else []
+                nice = ["nice", "-n", str(args.nice)] if args.nice else []
                 systems.append(start(name, [*nice, args.gateway, "run", "-c", config], listen, log))
                 systems[-1].sample, systems[-1].admin = sample, admin
             for order in rounds_of(args, systems, "observed"):

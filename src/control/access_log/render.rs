@@ -586,6 +586,21 @@ mod tests {
     }
 
     #[test]
+    fn what_needs_an_escape_is_found_wherever_it_stands() {
+        for length in 0..=19 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut text = vec![b'~'; length];
+                    text[at] = byte;
+                    let expect = matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+                    assert_eq!(needs_no_escape(&text), expect, "{byte:#x} at {at} of {length}");
+                }
+            }
+        }
+        assert!(needs_no_escape(b""));
+    }
+
+    #[test]
     fn nothing_a_client_sends_breaks_a_line() {
         let logged = hostile();
         for format in [LogFormat::Json, LogFormat::Logfmt, LogFormat::Combined] {
